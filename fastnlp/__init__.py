@@ -1,0 +1,20 @@
+"""Compiled kernels for the computations behind language models, on NumPy and CuPy arrays.
+
+For torch tensors see `fastnlp.torch`.
+"""
+
+from fastnlp._op import value_and_grad, vjp
+from fastnlp._threads import get_num_threads, set_num_threads
+from fastnlp.ops.softmax import log_softmax, logsumexp, softmax
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "get_num_threads",
+    "log_softmax",
+    "logsumexp",
+    "set_num_threads",
+    "softmax",
+    "value_and_grad",
+    "vjp",
+]

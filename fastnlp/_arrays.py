@@ -1,0 +1,209 @@
+"""Arrays: checks on what comes in, rows, dtypes, allocation beside the input. The only code that knows array libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Array = NDArray[Any]
+
+_COMPUTE = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+_HALF = ("float16", "bfloat16")  # accepted, computed in float32
+
+
+def library_of(x: object) -> str:
+    """Name the library that owns `x`, without importing it: ``numpy`` (or anything NumPy can read), ``cupy``, ``torch``."""
+    kind = type(x)
+    if kind is np.ndarray:
+        return "numpy"
+    root = kind.__module__.partition(".")[0]
+    return root if root in ("cupy", "torch") else "numpy"
+
+
+def common_library(*arrays: Any) -> str:
+    """Name the one library that all `arrays` belong to; None entries are skipped.
+
+    Raises
+    ------
+    TypeError
+        The arrays are of different libraries, or torch tensors.
+    """
+    libraries = {library_of(x) for x in arrays if x is not None}
+    if "torch" in libraries:
+        raise TypeError(
+            "got a torch tensor: call the function of the same name in fastnlp.torch, "
+            "or pass tensor.detach().numpy() if no gradient is wanted"
+        )
+    if len(libraries) > 1:
+        raise TypeError(
+            f"arrays of {' and '.join(sorted(libraries))} are mixed in one call: "
+            "move them to one device first (cupy.asarray(x) or cupy.asnumpy(x))"
+        )
+    return libraries.pop() if libraries else "numpy"
+
+
+def floating(name: str, x: Any, *, ndim: int | None = None, like: Array | None = None) -> Array:
+    """Return `x` as a float32 or float64 array; float16 and bfloat16 become float32, nothing else is converted.
+
+    Parameters
+    ----------
+    name
+        The caller's name for the argument, used in errors.
+    x
+        An array, or a sequence of numbers (read as float64).
+    ndim
+        The number of axes it must have; None: at least one.
+    like
+        An array whose dtype it must share.
+
+    Raises
+    ------
+    TypeError
+        Not a floating dtype, or not the dtype of `like`.
+    ValueError
+        The wrong number of axes, or none.
+    """
+    if library_of(x) == "cupy":
+        array = x
+    elif isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: fill or drop the masked entries first (x.filled(...))")
+    else:
+        array = np.asarray(x)
+        if not isinstance(x, np.ndarray) and array.dtype.kind in "iu":
+            array = array.astype(np.float64)
+    kind = array.dtype.name
+    if kind in _HALF:
+        array = array.astype(np.float32)
+    elif kind not in _COMPUTE:
+        raise TypeError(f"{name} must be float32, float64, float16 or bfloat16, got {kind}: convert it with .astype(...)")
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}")
+    if array.ndim == 0:
+        raise ValueError(f"{name} must have at least one axis, got a scalar")
+    if like is not None and array.dtype != like.dtype:
+        raise TypeError(f"{name} is {array.dtype.name}, but {like.dtype.name} is wanted: convert one with .astype(...)")
+    return array
+
+
+def result_dtype(x: Any) -> np.dtype[Any]:
+    """Return the dtype in which an array result goes back for the argument `x`: its own if floating, else float64."""
+    dtype = getattr(x, "dtype", None)
+    return np.dtype(np.float64) if dtype is None else dtype
+
+
+def class_indices(name: str, x: Any, *, shape: tuple[int, ...], classes: int, ignore_index: int | None) -> Array:
+    """Return class indices `x` as a flat int64 array after checking dtype, shape and range.
+
+    Raises
+    ------
+    TypeError
+        Not an integer dtype.
+    ValueError
+        Not of `shape`, or an entry that is neither in ``[0, classes)`` nor `ignore_index`.
+    """
+    array = x if library_of(x) == "cupy" else np.asarray(x)
+    if array.dtype.kind not in "iu" and not (array.size == 0 and not isinstance(x, np.ndarray)):
+        raise TypeError(f"{name} must hold class indices (int32 or int64), got {array.dtype.name}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, one class index a row, got {array.shape}")
+    flat = array.reshape(-1)
+    if flat.size:
+        wrong = (flat < 0) | (flat >= classes)
+        if ignore_index is not None:
+            wrong &= flat != ignore_index
+        if wrong.any():
+            row = int(wrong.argmax())
+            ignoring = "" if ignore_index is None else f" or ignore_index={ignore_index}"
+            raise ValueError(
+                f"{name} holds {int(flat[row])} at row {row}, outside [0, {classes}){ignoring}: "
+                "check the labels against the number of classes"
+            )
+    return flat.astype(np.int64, copy=False)
+
+
+def integers(name: str, x: Any) -> Array:
+    """Return `x` as a one-dimensional int64 array; floats, booleans and other shapes are refused.
+
+    Raises
+    ------
+    TypeError
+        Not an integer dtype.
+    ValueError
+        Not one axis, or a value beyond int64.
+    """
+    array = np.asarray(x)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{name} must be integers, got {array.dtype.name}: convert them with .astype(np.int64)")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have one axis, got shape {array.shape}")
+    if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} holds a value beyond int64")
+    return array.astype(np.int64, copy=False)
+
+
+def kernel_ready(x: Array) -> Array:
+    """Return `x` as compiled kernels want it: C-contiguous, native, aligned; a view wherever it already is.
+
+    A read-only array is passed as a view that is flagged writeable: kernels never write to their inputs, and the flag
+    alone would make the compiler build every kernel a second time.
+    """
+    flags = x.flags
+    if not (flags.c_contiguous and getattr(flags, "aligned", True) and x.dtype.isnative):
+        return x.astype(x.dtype.newbyteorder("="), order="C", copy=True)
+    if not getattr(flags, "writeable", True):
+        return np.asarray(_Writeable(x))
+    return x
+
+
+class _Writeable:
+    """The memory of a read-only array under an array interface that says writeable."""
+
+    def __init__(self, base: Array) -> None:
+        interface = dict(base.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+        self._base = base  # keeps the memory alive
+
+
+def as_rows(x: Array) -> Array:
+    """Return `x` with its leading axes flattened to rows: ``(..., V)`` becomes a kernel-ready ``(N, V)``."""
+    return kernel_ready(x).reshape(prod(x.shape[:-1]), x.shape[-1])
+
+
+def empty(shape: int | Sequence[int], dtype: DTypeLike, like: Array) -> Array:
+    """Allocate an uninitialised array of `shape` where `like` lives."""
+    if library_of(like) == "cupy":
+        import cupy
+
+        return cupy.empty(shape, dtype)  # type: ignore[no-any-return]
+    return np.empty(shape, dtype)
+
+
+def output(out: Array | None, shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
+    """Return the caller's `out` after checking it, or a new array.
+
+    Raises
+    ------
+    TypeError
+        `out` is not an array of the wanted dtype beside `like`.
+    ValueError
+        `out` has another shape, or cannot be written to.
+    """
+    if out is None:
+        return empty(shape, dtype, like)
+    if library_of(out) != library_of(like) or not hasattr(out, "dtype") or out.dtype != dtype:
+        raise TypeError(f"out must be an array of {np.dtype(dtype).name} beside the input, got {_describe(out)}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {shape}, got {out.shape}")
+    if not getattr(out.flags, "writeable", True):
+        raise ValueError("out is read-only")
+    return out
+
+
+def _describe(x: object) -> str:
+    dtype = getattr(x, "dtype", None)
+    return f"{type(x).__name__} of {dtype}" if dtype is not None else type(x).__name__

@@ -1,0 +1,216 @@
+"""`softmax`, `log_softmax`, `logsumexp`.
+
+A backend provides ``softmax(x, out, scale)``, ``log_softmax(x, out, scale)``, ``logsumexp(x, out)`` on rows ``(N, V)``,
+and for each its ``..._backward``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import isfinite
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnlp import _arrays
+from fastnlp._arrays import Array
+from fastnlp._dispatch import kernels_for
+from fastnlp._op import NOTHING, Output, Saved, differentiable
+
+
+class _Plan(NamedTuple):
+    kernels: ModuleType
+    x: Array  # the input, in its own axis order
+    axis: int
+    scale: float  # 1 / temperature
+    dtype: np.dtype[Any]  # of the result
+    out: Array | None
+
+    def rows(self, array: Array) -> Array:
+        """Return an array shaped as the input as rows ``(N, V)``, V along `axis`."""
+        return _arrays.as_rows(np.moveaxis(array.astype(self.x.dtype, copy=False), self.axis, -1))
+
+    def back(self, rows: Array) -> Array:
+        """Return rows in the input's axis order and dtype."""
+        moved = rows.reshape(np.moveaxis(self.x, self.axis, -1).shape)
+        return np.moveaxis(moved, -1, self.axis).astype(self.dtype, copy=False)
+
+    def result(self, rows: Array) -> Array:
+        """Return rows as `back` does, in the caller's `out` if there is one."""
+        y = self.back(rows)
+        if self.out is None:
+            return y
+        if not np.may_share_memory(self.out, rows):
+            self.out[...] = y
+        return self.out
+
+
+def _plan(
+    input: Any, *, axis: int = -1, temperature: float = 1.0, out: Array | None = None, backend: str | None = None
+) -> _Plan:
+    kernels = kernels_for("softmax", backend, input)
+    x = _arrays.floating("input", input)
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"axis must be within [{-x.ndim}, {x.ndim}) for an input of shape {x.shape}, got {axis}")
+    if not (isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be a positive finite number, got {temperature}")
+    return _Plan(kernels, x, axis, 1.0 / temperature, _arrays.result_dtype(input), out)
+
+
+def _forward(kernel: str, plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
+    if plan.out is not None:
+        _arrays.output(plan.out, plan.x.shape, plan.dtype, plan.x)
+    x = plan.rows(plan.x)
+    in_place = plan.out is not None and plan.axis in (-1, x.ndim - 1) and _arrays.kernel_ready(plan.out) is plan.out
+    y = plan.out.reshape(x.shape) if in_place and plan.out.dtype == x.dtype else _arrays.empty(x.shape, x.dtype, x)
+    getattr(plan.kernels, kernel)(x, y, plan.scale)
+    return plan.result(y), ()
+
+
+def _backward(kernel: str, plan: _Plan, wrt: frozenset[str], saved: Saved, dy: Array) -> tuple[Array | None]:
+    if not wrt:
+        return (None,)
+    y = plan.rows(saved[0])
+    dx = _arrays.empty(y.shape, y.dtype, y)
+    getattr(plan.kernels, f"{kernel}_backward")(y, plan.rows(_arrays.floating("dy", dy)), dx, plan.scale)
+    return (plan.back(dx),)
+
+
+def _outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]:
+    return (Output(args["input"].shape),)
+
+
+_softmax_forward: Callable[..., tuple[Array, Saved]] = partial(_forward, "softmax")
+_log_softmax_forward: Callable[..., tuple[Array, Saved]] = partial(_forward, "log_softmax")
+
+
+@differentiable(
+    "input",
+    plan=_plan,
+    forward=_softmax_forward,
+    backward=partial(_backward, "softmax"),
+    outputs=_outputs,
+    keeps_value=True,
+)
+def softmax(
+    input: Any, *, axis: int = -1, temperature: float = 1.0, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """Softmax: ``p_v = exp(x_v / t) / sum_u exp(x_u / t)`` along an axis.
+
+    Parameters
+    ----------
+    input
+        Logits ``(..., V)``, float32 or float64 (float16 and bfloat16 are computed in float32).
+    axis
+        The axis that sums to one.
+    temperature
+        t > 0: above 1 flattens the distribution, below 1 sharpens it.
+    out
+        An array of the input's shape and dtype to write to; it may be the input itself.
+    backend
+        "reference", "cpu" or "cuda"; default: by the array.
+
+    Returns
+    -------
+    array
+        Probabilities of the input's shape and dtype. A row of -inf, or one that holds +inf or NaN, is NaN, as in SciPy
+        and PyTorch.
+
+    Raises
+    ------
+    TypeError
+        `input` is not of a floating dtype, or `out` of another.
+    ValueError
+        `axis` or `temperature` is out of range, or `out` has another shape.
+    """
+    plan = _plan(input, axis=axis, temperature=temperature, out=out, backend=backend)
+    return _softmax_forward(plan, NOTHING)[0]
+
+
+@differentiable(
+    "input",
+    plan=_plan,
+    forward=_log_softmax_forward,
+    backward=partial(_backward, "log_softmax"),
+    outputs=_outputs,
+    keeps_value=True,
+)
+def log_softmax(
+    input: Any, *, axis: int = -1, temperature: float = 1.0, out: Array | None = None, backend: str | None = None
+) -> Array:
+    """Logarithm of `softmax`: ``x_v / t - log sum_u exp(x_u / t)`` along an axis, without overflow or underflow.
+
+    Parameters, result and errors are those of `softmax`.
+    """
+    plan = _plan(input, axis=axis, temperature=temperature, out=out, backend=backend)
+    return _log_softmax_forward(plan, NOTHING)[0]
+
+
+def _logsumexp_plan(input: Any, *, axis: int = -1, out: Array | None = None, backend: str | None = None) -> _Plan:
+    return _plan(input, axis=axis, out=out, backend=backend)
+
+
+def _logsumexp_forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
+    x = plan.rows(plan.x)
+    shape = tuple(np.delete(plan.x.shape, plan.axis))
+    out = _arrays.output(plan.out, shape, plan.dtype, x)
+    lse = _arrays.empty(x.shape[0], x.dtype, x)
+    plan.kernels.logsumexp(x, lse)
+    out[...] = lse.reshape(shape)
+    return (out if plan.out is not None or out.ndim else out[()]), ()
+
+
+def _logsumexp_backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dy: Any) -> tuple[Array | None]:
+    if not wrt:
+        return (None,)
+    x = plan.rows(plan.x)
+    dx = _arrays.empty(x.shape, x.dtype, x)
+    lse, dlse = (np.ascontiguousarray(a, dtype=x.dtype).reshape(-1) for a in (saved[0], dy))
+    plan.kernels.logsumexp_backward(x, lse, dlse, dx)
+    return (plan.back(dx),)
+
+
+def _logsumexp_outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]:
+    shape = list(args["input"].shape)
+    del shape[args.get("axis", -1)]
+    return (Output(tuple(shape)),)
+
+
+@differentiable(
+    "input",
+    plan=_logsumexp_plan,
+    forward=_logsumexp_forward,
+    backward=_logsumexp_backward,
+    outputs=_logsumexp_outputs,
+    keeps_value=True,
+)
+def logsumexp(input: Any, *, axis: int = -1, out: Array | None = None, backend: str | None = None) -> Any:
+    """Log of the sum of exponentials: ``log sum_v exp(x_v)`` along an axis, without overflow.
+
+    Parameters
+    ----------
+    input
+        ``(..., V)``, float32 or float64 (float16 and bfloat16 are computed in float32).
+    axis
+        The axis that is summed over.
+    out
+        An array to write to, of the input's dtype and of its shape without `axis`.
+    backend
+        "reference", "cpu" or "cuda"; default: by the array.
+
+    Returns
+    -------
+    array
+        Shape of the input without `axis`. A row of -inf gives -inf, a row that holds +inf gives inf, NaN gives NaN.
+
+    Raises
+    ------
+    TypeError
+        `input` is not of a floating dtype, or `out` of another.
+    ValueError
+        `axis` is out of range, or `out` has another shape.
+    """
+    plan = _logsumexp_plan(input, axis=axis, out=out, backend=backend)
+    return _logsumexp_forward(plan, NOTHING)[0]

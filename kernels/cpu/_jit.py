@@ -1,0 +1,169 @@
+"""Compilation of CPU kernels: `jit`, the list of its kernels, and the disk cache that the second process starts from.
+
+A kernel names the signatures it is meant for, so that they can be compiled ahead of time (`warm_up`) and a test can
+see that calls make no others. ``{f}`` stands for float32 and float64, ``{i}`` for int32 and int64.
+
+Numba keys its cache by the file of the kernel alone: a change in `scalar.py`, which is inlined, would go unnoticed.
+And it numbers the compiled files of a function through an index, so that two processes that compile different
+signatures at once can leave an index that points to the other's code. Here the folder is named by a hash of all kernel
+sources and versions, and each file by a hash of its whole key, replaced atomically: no index, nothing to corrupt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+from numba.core import config
+from numba.core.caching import FunctionCache
+
+# Sums may be reordered and multiply-adds fused; NaN and inf keep their meaning.
+_FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+_EXPANSIONS = {"{f}": ("float32", "float64"), "{i}": ("int32", "int64")}
+
+KERNELS: list[tuple[Any, tuple[str, ...]]] = []
+"""Every compiled kernel of the process with the signatures it declares."""
+
+
+def jit(*signatures: str, fastmath: bool = True) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a kernel on first use, without the GIL, cached on disk.
+
+    Parameters
+    ----------
+    signatures
+        Argument lists such as ``"(int64, int64, {f}[:, ::1], {f}[:, ::1])"``.
+    fastmath
+        Let the compiler reorder sums; False where the order is part of the result.
+    """
+
+    def compile_lazily(function: Callable[..., Any]) -> Any:
+        flags = _FASTMATH if fastmath else {"nsz"}
+        dispatcher = numba.njit(nogil=True, fastmath=flags, error_model="numpy")(function)
+        folder = cache_folder()
+        if folder is not None:
+            dispatcher._cache = _cache(function, folder)
+        KERNELS.append((dispatcher, tuple(s for given in signatures for s in _expand(given))))
+        return dispatcher
+
+    return compile_lazily
+
+
+def _expand(signature: str) -> Iterator[str]:
+    for letter, types in _EXPANSIONS.items():
+        if letter in signature:
+            for name in types:
+                yield from _expand(signature.replace(letter, name))
+            return
+    yield signature
+
+
+def warm_up() -> Iterator[str]:
+    """Compile every signature of every kernel that is imported, yielding a label before each."""
+    for dispatcher, signatures in KERNELS:
+        for signature in signatures:
+            yield f"{dispatcher.py_func.__module__.rpartition('.')[2]}.{dispatcher.__name__}{signature}"
+            dispatcher.compile(signature)
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """Return the folder that compiled kernels are kept in, or None where no folder can be written to.
+
+    Tried in turn: ``FASTNLP_CACHE_DIR``, the user's cache folder, a folder of the user's own among temporary files.
+    """
+    for root in _candidates():
+        folder = root / _fingerprint()
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Cached code is unpickled and run: only a folder that is this user's own will do.
+            if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+                continue
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    return None
+
+
+def _candidates() -> Iterator[Path]:
+    asked = os.environ.get("FASTNLP_CACHE_DIR")
+    if asked:
+        yield Path(asked)
+    if sys.platform == "win32":
+        user = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        user = Path.home() / "Library" / "Caches"
+    else:
+        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    yield user / "fastnlp"
+    who = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    yield Path(tempfile.gettempdir()) / f"fastnlp-{who}"
+
+
+@functools.cache
+def _fingerprint() -> str:
+    """Hash all kernel sources and the versions that compile them: a change in any of them starts a new cache."""
+    digest = hashlib.sha256()
+    for version in (sys.version, numba.__version__, llvmlite.__version__, np.__version__):
+        digest.update(version.encode())
+    root = Path(__file__).parent.parent
+    for path in sorted([root / "scalar.py", *(root / "cpu").glob("*.py")]):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class _Files:
+    """Compiled functions in files of their own, named by a hash of the key; stands in for Numba's indexed store."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._name = name
+
+    def _path(self, key: object) -> Path:
+        return self._folder / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.nbc"
+
+    def load(self, key: object) -> Any:
+        try:
+            stored, data = pickle.loads(self._path(key).read_bytes())
+        except FileNotFoundError:
+            return None
+        except Exception:  # truncated, or of another build: compile again and replace it
+            return None
+        return data if stored == repr(key) else None
+
+    def save(self, key: object, data: object) -> None:
+        written = None
+        try:
+            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
+                written = file.name
+                file.write(pickle.dumps((repr(key), data)))
+            os.replace(written, self._path(key))
+        except OSError:  # the disk is full or became read-only: this process has its code, the next compiles again
+            if written is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(written)
+
+    def flush(self) -> None:
+        pass
+
+
+def _cache(function: Callable[..., Any], folder: Path) -> FunctionCache:
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(folder)  # only around this: left set, it would move the user's own caches
+    try:
+        cache = FunctionCache(function)
+    finally:
+        config.CACHE_DIR = before
+    cache._cache_file = _Files(folder, f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}")
+    return cache

@@ -1,0 +1,87 @@
+"""What row kernels share: the maximum and the sum of exponentials of one row, vectorised, and the cut into ranges.
+
+A float comparison with a branch does not vectorise; `llvm.maxnum` does. Sums run in blocks whose totals are added in
+float64, so that a float32 row of 250,000 keeps its accuracy. Both are the same bits wherever the row is computed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import njit
+from numba.extending import intrinsic
+
+from fastnlp.kernels.scalar import exp
+
+FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+BLOCK = 4096
+_ELEMENTS_A_TASK = 1 << 16
+
+
+def rows_a_task(columns: int) -> int:
+    """Return how many rows of `columns` elements make one task: enough to pay for handing it to a thread."""
+    return max(1, _ELEMENTS_A_TASK // max(1, columns))
+
+
+@intrinsic
+def maximum(typing_context, a, b):
+    """Return the larger of two floats, or the one that is not NaN."""
+
+    def generate(context, builder, signature, args):
+        kind = args[0].type
+        function = builder.module.declare_intrinsic("llvm.maxnum", [kind], ir.FunctionType(kind, [kind, kind]))
+        return builder.call(function, args, fastmath=("nnan", "nsz"))
+
+    return a(a, b), generate
+
+
+@njit(fastmath=FASTMATH)
+def row_max(x):  # (V,)
+    """Return max(x), NaN skipped; -inf for an empty row."""
+    top = x.dtype.type(-np.inf)
+    for j in range(x.size):
+        top = maximum(top, x[j])
+    return top
+
+
+@njit(fastmath=FASTMATH)
+def row_exp_sum(x, top, scale):  # (V,)
+    """Return sum(exp(scale * (x - top))) as float64."""
+    total = 0.0
+    for begin in range(0, x.size, BLOCK):
+        block = x[begin : begin + BLOCK]
+        partial = x.dtype.type(0)
+        for j in range(block.size):
+            partial += exp(scale * (block[j] - top))
+        total += np.float64(partial)
+    return total
+
+
+@njit(fastmath=FASTMATH)
+def row_exp(x, top, scale, out):  # (V,), (V,)
+    """Write exp(scale * (x - top)) to `out`, which may be `x`; return the sum as float64."""
+    total = 0.0
+    for begin in range(0, x.size, BLOCK):
+        block = x[begin : begin + BLOCK]
+        written = out[begin : begin + BLOCK]
+        partial = x.dtype.type(0)
+        for j in range(block.size):
+            value = exp(scale * (block[j] - top))
+            written[j] = value
+            partial += value
+        total += np.float64(partial)
+    return total
+
+
+@njit(fastmath={"contract"})
+def row_logsumexp(x):  # (V,)
+    """Return the maximum of x (0 where it is infinite) and log(sum(exp(x - maximum))), whose sum is log-sum-exp.
+
+    Apart they keep what their float32 sum would round away where logits are large.
+    """
+    top = row_max(x)
+    if not math.isfinite(top):
+        top = x.dtype.type(0)
+    return top, math.log(row_exp_sum(x, top, x.dtype.type(1)))

@@ -1,0 +1,37 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(params=["reference", "cpu"])
+def backend(request):
+    """Each backend that runs on this machine's arrays, passed explicitly as ``backend=``."""
+    if request.param == "cpu" and importlib.util.find_spec("numba") is None:
+        pytest.skip("numba is not installed")
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    """A generator with a fixed seed."""
+    return np.random.default_rng(20261122)
+
+
+@pytest.fixture
+def corpus_file():
+    """Return a function from the name of a development corpus to its path; skips where the corpora are not at hand."""
+
+    def path(name: str) -> Path:
+        if not (DATA / name).exists():
+            pytest.skip(f"the development corpus {name} is not at hand")
+        return DATA / name
+
+    return path
