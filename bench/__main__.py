@@ -1,0 +1,47 @@
+"""Run the benchmarks and write their report: ``python -m bench run``, ``python -m bench report RESULTS.json``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench import report
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line, do it, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser(
+        "run", help="time all cases and write the report; further arguments go to pytest, such as -k softmax"
+    )
+    run.add_argument("-o", "--output", type=Path, default=Path("bench-results"), help="folder (default: %(default)s)")
+    write = commands.add_parser("report", help="write report.md and report.html from the JSON of a run")
+    write.add_argument("results", type=Path)
+    write.add_argument("-o", "--output", type=Path, default=Path("bench-results"), help="folder (default: %(default)s)")
+    args, further = parser.parse_known_args(argv)
+    if args.command == "run":
+        results = args.output / "results.json"
+        status = _run(results, further)
+        if status:
+            return status
+    elif further:
+        parser.error(f"unknown arguments: {' '.join(further)}")
+    else:
+        results = args.results
+    for path in report.write(results, args.output):
+        print(path)
+    return 0
+
+
+def _run(results: Path, further: list[str]) -> int:
+    import pytest
+
+    results.parent.mkdir(parents=True, exist_ok=True)
+    here = str(Path(__file__).parent)
+    return int(pytest.main([here, "--benchmark-enable", "--benchmark-quiet", f"--benchmark-json={results}", *further]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

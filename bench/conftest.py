@@ -1,0 +1,69 @@
+"""Fixtures of the benchmarks, and what a run leaves behind: the machine in the JSON, the ratios on the terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.harness import Contest
+from bench.machine import Machine
+from bench.report import disturbed
+
+_MACHINE = pytest.StashKey[Machine]()
+_LINES = pytest.StashKey[list]()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--threads", type=int, default=None, help="threads for every contestant (default: the CPUs available)"
+    )
+
+
+def pytest_configure(config):
+    config.stash[_LINES] = []
+
+
+@pytest.fixture(scope="session")
+def machine(pytestconfig):
+    """The machine of this run, its limits measured before the first case and after the last."""
+    found = pytestconfig.stash[_MACHINE] = Machine(pytestconfig.getoption("threads"))
+    timing = not pytestconfig.getoption("benchmark_disable") or pytestconfig.getoption("benchmark_enable")
+    if timing:
+        found.measure()
+    yield found
+    if timing:
+        found.measure()
+
+
+@pytest.fixture
+def contest(benchmark, machine, pytestconfig):
+    """The harness for one case (`bench.harness.Contest`)."""
+    yield Contest(
+        benchmark,
+        machine,
+        seconds=float(pytestconfig.getoption("benchmark_max_time")),
+        min_rounds=pytestconfig.getoption("benchmark_min_rounds"),
+    )
+    case = benchmark.extra_info
+    if case:
+        pytestconfig.stash[_LINES].append(_line(case))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(config, benchmarks, output_json):
+    if _MACHINE in config.stash:
+        output_json["machine"] = config.stash[_MACHINE].describe()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.stash[_LINES]:
+        terminalreporter.section("peer / fastnlp, ratios of medians (above 1: fastnlp is faster)")
+        for line in config.stash[_LINES]:
+            terminalreporter.write_line(line)
+
+
+def _line(case):
+    ours, *peers = case["contestants"]
+    parts = [f"{p['name']} " + ("absent" if "absent" in p else f"{p['ratio']:.2f}") for p in peers]
+    share = f"{ours['share']:.0%} of {ours['bound']}" if ours["share"] is not None else ""
+    crowded = f"  DISTURBED: {case['crowding']:.1f} CPUs in use by others" if disturbed(case) else ""
+    return f"{case['operation']:<24} {case['case']:<28} {'  '.join(parts):<44} {share}{crowded}"
