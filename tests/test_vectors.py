@@ -121,6 +121,12 @@ def test_very_long_and_very_short_vectors():
     assert keyed.similarity("b", "c") == pytest.approx(1)
 
 
+def test_sums_that_overflow_in_float32():
+    alternating = np.tile(np.float32([3e38, -3e38]), 1 << 15)
+    keyed = KeyedVectors(["a", "b", "c"], [np.ones(1 << 16), alternating, np.full(1 << 16, 3e38)])
+    assert keyed.most_similar("a") == [("c", pytest.approx(1)), ("b", pytest.approx(0))]
+
+
 def test_blocks_of_rows_give_the_same(keyed, monkeypatch):
     expected = keyed.most_similar("w5", topn=7)
     monkeypatch.setattr(vectors, "_ROWS", 3)
