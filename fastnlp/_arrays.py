@@ -1,4 +1,4 @@
-"""Arrays: checks on what comes in, rows, dtypes, allocation beside the input. The only code that knows array libraries."""
+"""Arrays: checks on what comes in, rows, dtypes, allocation beside it. The only code that knows array libraries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HALF = ("float16", "bfloat16")  # accepted, computed in float32
 
 
 def library_of(x: object) -> str:
-    """Name the library that owns `x`, without importing it: ``numpy`` (or anything NumPy can read), ``cupy``, ``torch``."""
+    """Name the library that owns `x` without importing it: ``numpy`` (or what NumPy can read), ``cupy``, ``torch``."""
     kind = type(x)
     if kind is np.ndarray:
         return "numpy"
@@ -79,7 +79,9 @@ def floating(name: str, x: Any, *, ndim: int | None = None, like: Array | None =
     if kind in _HALF:
         array = array.astype(np.float32)
     elif kind not in _COMPUTE:
-        raise TypeError(f"{name} must be float32, float64, float16 or bfloat16, got {kind}: convert it with .astype(...)")
+        raise TypeError(
+            f"{name} must be float32, float64, float16 or bfloat16, got {kind}: convert it with .astype(...)"
+        )
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}")
     if array.ndim == 0:
@@ -159,6 +161,13 @@ def kernel_ready(x: Array) -> Array:
     return x
 
 
+def same_memory(a: Array, b: Array) -> bool:
+    """Tell whether two C-contiguous arrays are the same elements."""
+    if not (a.flags.c_contiguous and b.flags.c_contiguous and a.nbytes == b.nbytes):
+        return False
+    return bool(a.__array_interface__["data"][0] == b.__array_interface__["data"][0])
+
+
 class _Writeable:
     """The memory of a read-only array under an array interface that says writeable."""
 
@@ -179,7 +188,7 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike, like: Array) -> Array:
     if library_of(like) == "cupy":
         import cupy
 
-        return cupy.empty(shape, dtype)  # type: ignore[no-any-return]
+        return cupy.empty(shape, dtype)
     return np.empty(shape, dtype)
 
 

@@ -7,7 +7,8 @@ An operation of ``ops/`` states, beside its public function, three steps and wha
                                wanted gradients follow (for a scalar loss the gradients themselves: one fused pass)
 ``backward(plan, wrt, saved, dvalue)``   returns one gradient for each differentiable argument, None where not wanted
 
-`value_and_grad`, `vjp` and the torch bridge are made from these three, so no operation writes them again.
+`value_and_grad`, `vjp` and the torch bridge are made from these three, so no operation writes them again. A `plan` that
+takes ``matmul=`` uses that function, of NumPy's signature, for its GEMMs: the bridge hands it torch's.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ NOTHING: frozenset[str] = frozenset()
 
 
 class Output(NamedTuple):
-    """The shape of one array that `forward` returns, and the argument whose dtype it has."""
+    """The shape of one array that `forward` returns; its dtype is the input's, in float32 at least unless `narrow`."""
 
     shape: tuple[Any, ...]
-    like: str = "input"
+    narrow: bool = False
 
 
 class Op(NamedTuple):
@@ -85,8 +86,10 @@ def op_of(function: Callable[..., Any]) -> Op:
     op = getattr(function, "__fastnlp_op__", None)
     if op is None:
         name = getattr(function, "__name__", repr(function))
-        raise TypeError(f"{name} has no gradient here: pass a differentiable function of fastnlp, such as cross_entropy")
-    return op  # type: ignore[no-any-return]
+        raise TypeError(
+            f"{name} has no gradient here: pass a differentiable function of fastnlp, such as cross_entropy"
+        )
+    return op
 
 
 def vjp(function: Callable[..., Any], *, wrt: Iterable[str] | None = None) -> Callable[..., tuple[Any, Any]]:
@@ -200,4 +203,4 @@ def _wanted(op: Op, wrt: Iterable[str] | None) -> tuple[str, ...]:
 
 @functools.cache
 def _gradients_type(op: str, names: tuple[str, ...]) -> Callable[..., Any]:
-    return namedtuple(f"{op}_gradients", names)  # type: ignore[misc]  # noqa: PYI024
+    return namedtuple(f"{op}_gradients", names)  # noqa: PYI024

@@ -16,13 +16,15 @@ from numba.extending import overload
 def exp(x):
     """Return e**x, within 2 ulp; a polynomial, so that loops over it vectorise without a vector math library.
 
-    x = k ln 2 + r with |r| <= ln 2 / 2 (Cody & Waite's two-part ln 2), e**r by a polynomial, 2**k in two factors through the
-    exponent bits, so that results down to the subnormals come out. Overflow gives inf, underflow 0, NaN stays NaN.
+    x = k ln 2 + r with |r| <= ln 2 / 2 (Cody & Waite's two-part ln 2), e**r by a polynomial, 2**k in two factors
+    through the exponent bits, so that results down to the subnormals come out. Overflow gives inf, underflow 0, NaN stays NaN.
     """
     return math.exp(x)
 
 
-@overload(exp, inline="always")
+# The reduction below is exact only in the order written: a caller's leave to reorder sums must not reach it. So exp is
+# a function of its own for Numba, with its own flags; LLVM inlines it all the same.
+@overload(exp, jit_options={"fastmath": {"contract", "nsz"}})
 def _exp_overload(x):
     if x == types.float32:
         return _exp_float32
@@ -35,7 +37,8 @@ _F32 = np.float32
 _LOG2E_32, _LN2_HI_32, _LN2_LO_32 = _F32(1.4426950408889634), _F32(0.693359375), _F32(-2.12194440e-4)
 _LOW_32, _HIGH_32 = _F32(-104.0), _F32(89.0)
 _E2, _E3, _E4, _E5, _E6, _E7 = (
-    _F32(c) for c in (5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4)
+    _F32(c)
+    for c in (5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4)
 )
 _ONE_32, _BIAS_32, _MANTISSA_32, _HALF_32 = _F32(1), np.int32(127), np.int32(23), np.int32(1)
 
@@ -85,3 +88,33 @@ def softmax_gradient(y, dy, dot):
 def log_softmax_gradient(y, dy, total):
     """Return d/dx of log-softmax from y = log p: dy - p sum(dy)."""
     return dy - exp(y) * total
+
+
+@njit(inline="always")
+def relu(x):
+    """Return max(x, 0); NaN stays NaN."""
+    return x if not (x <= type(x)(0)) else type(x)(0)
+
+
+@njit(inline="always")
+def relu_gradient(y, dy):
+    """Return dy where relu let x through, from its value y."""
+    return dy if y > type(y)(0) else type(y)(0)
+
+
+@njit(inline="always")
+def sigmoid(x):
+    """Return 1 / (1 + e**-x)."""
+    return type(x)(1) / (type(x)(1) + exp(-x))
+
+
+@njit(inline="always")
+def sigmoid_gradient(y, dy):
+    """Return dy y (1 - y), from y = sigmoid(x)."""
+    return dy * y * (type(y)(1) - y)
+
+
+@njit(inline="always")
+def tanh_gradient(y, dy):
+    """Return dy (1 - y**2), from y = tanh(x)."""
+    return dy * (type(y)(1) - y * y)

@@ -32,6 +32,16 @@ class _Plan(NamedTuple):
         """Return an array shaped as the input as rows ``(N, V)``, V along `axis`."""
         return _arrays.as_rows(np.moveaxis(array.astype(self.x.dtype, copy=False), self.axis, -1))
 
+    def target_rows(self, x: Array) -> Array:
+        """Return the rows that a kernel fills: `out`, the input's rows where they are `out`, or new ones."""
+        out = self.out
+        if out is not None and self.axis in (-1, out.ndim - 1) and out.dtype == x.dtype:
+            if _arrays.same_memory(out, x):
+                return x
+            if _arrays.kernel_ready(out) is out and not np.may_share_memory(out, x):
+                return out.reshape(x.shape)
+        return _arrays.empty(x.shape, x.dtype, x)
+
     def back(self, rows: Array) -> Array:
         """Return rows in the input's axis order and dtype."""
         moved = rows.reshape(np.moveaxis(self.x, self.axis, -1).shape)
@@ -63,8 +73,7 @@ def _forward(kernel: str, plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Save
     if plan.out is not None:
         _arrays.output(plan.out, plan.x.shape, plan.dtype, plan.x)
     x = plan.rows(plan.x)
-    in_place = plan.out is not None and plan.axis in (-1, x.ndim - 1) and _arrays.kernel_ready(plan.out) is plan.out
-    y = plan.out.reshape(x.shape) if in_place and plan.out.dtype == x.dtype else _arrays.empty(x.shape, x.dtype, x)
+    y = plan.target_rows(x)
     getattr(plan.kernels, kernel)(x, y, plan.scale)
     return plan.result(y), ()
 
@@ -79,7 +88,7 @@ def _backward(kernel: str, plan: _Plan, wrt: frozenset[str], saved: Saved, dy: A
 
 
 def _outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]:
-    return (Output(args["input"].shape),)
+    return (Output(args["input"].shape, narrow=True),)
 
 
 _softmax_forward: Callable[..., tuple[Array, Saved]] = partial(_forward, "softmax")
@@ -175,7 +184,7 @@ def _logsumexp_backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dy: Any)
 def _logsumexp_outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]:
     shape = list(args["input"].shape)
     del shape[args.get("axis", -1)]
-    return (Output(tuple(shape)),)
+    return (Output(tuple(shape), narrow=True),)
 
 
 @differentiable(

@@ -16,7 +16,8 @@ from numba.extending import intrinsic
 from fastnlp.kernels.scalar import exp
 
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
-BLOCK = 4096
+row_function = njit(fastmath=FASTMATH, error_model="numpy")
+BLOCK = 1024
 _ELEMENTS_A_TASK = 1 << 16
 
 
@@ -37,7 +38,7 @@ def maximum(typing_context, a, b):
     return a(a, b), generate
 
 
-@njit(fastmath=FASTMATH)
+@row_function
 def row_max(x):  # (V,)
     """Return max(x), NaN skipped; -inf for an empty row."""
     top = x.dtype.type(-np.inf)
@@ -46,7 +47,7 @@ def row_max(x):  # (V,)
     return top
 
 
-@njit(fastmath=FASTMATH)
+@row_function
 def row_exp_sum(x, top, scale):  # (V,)
     """Return sum(exp(scale * (x - top))) as float64."""
     total = 0.0
@@ -59,9 +60,9 @@ def row_exp_sum(x, top, scale):  # (V,)
     return total
 
 
-@njit(fastmath=FASTMATH)
+@row_function
 def row_exp(x, top, scale, out):  # (V,), (V,)
-    """Write exp(scale * (x - top)) to `out`, which may be `x`; return the sum as float64."""
+    """Write exp(scale * (x - top)) to `out`, which is not `x`; return the sum as float64."""
     total = 0.0
     for begin in range(0, x.size, BLOCK):
         block = x[begin : begin + BLOCK]
@@ -75,7 +76,33 @@ def row_exp(x, top, scale, out):  # (V,), (V,)
     return total
 
 
-@njit(fastmath={"contract"})
+@row_function
+def row_exp_in_place(x, top, scale):  # (V,)
+    """Replace x by exp(scale * (x - top)); return the sum as float64.
+
+    Of its own beside `row_exp`: where two arrays may be one, the vector loop is left for a scalar one at run time.
+    """
+    total = 0.0
+    for begin in range(0, x.size, BLOCK):
+        block = x[begin : begin + BLOCK]
+        partial = x.dtype.type(0)
+        for j in range(block.size):
+            value = exp(scale * (block[j] - top))
+            block[j] = value
+            partial += value
+        total += np.float64(partial)
+    return total
+
+
+@row_function
+def row_divide(x, total):  # (V,)
+    """Divide x by `total`."""
+    factor = x.dtype.type(1.0 / total)
+    for v in range(x.size):
+        x[v] *= factor
+
+
+@njit(error_model="numpy")
 def row_logsumexp(x):  # (V,)
     """Return the maximum of x (0 where it is infinite) and log(sum(exp(x - maximum))), whose sum is log-sum-exp.
 

@@ -12,13 +12,24 @@ import numpy as np
 
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit
-from fastnlp.kernels.cpu._rows import row_exp, row_exp_sum, row_logsumexp, row_max, rows_a_task
+from fastnlp.kernels.cpu._rows import (
+    row_divide,
+    row_exp,
+    row_exp_in_place,
+    row_exp_sum,
+    row_logsumexp,
+    row_max,
+    rows_a_task,
+)
 from fastnlp.kernels.scalar import exp, log_softmax_gradient, softmax_gradient
 
 
 def softmax(x, out, scale):  # (N, V), (N, V)
     """out = softmax(scale * x); `out` may be `x`."""
-    run(_softmax, x.shape[0], x, out, x.dtype.type(scale), grain=rows_a_task(x.shape[1]))
+    if out is x:
+        run(_softmax_in_place, x.shape[0], x, x.dtype.type(scale), grain=rows_a_task(x.shape[1]))
+    else:
+        run(_softmax, x.shape[0], x, out, x.dtype.type(scale), grain=rows_a_task(x.shape[1]))
 
 
 def log_softmax(x, out, scale):  # (N, V), (N, V)
@@ -50,9 +61,14 @@ def logsumexp_backward(x, lse, dlse, dx):  # (N, V), (N,), (N,), (N, V)
 def _softmax(begin, end, x, out, scale):
     for n in range(begin, end):
         row, written = x[n], out[n]
-        inverse = row.dtype.type(1.0 / row_exp(row, row_max(row), scale, written))
-        for v in range(row.size):
-            written[v] *= inverse
+        row_divide(written, row_exp(row, row_max(row), scale, written))
+
+
+@jit("(int64, int64, {f}[:, ::1], {f})")
+def _softmax_in_place(begin, end, x, scale):
+    for n in range(begin, end):
+        row = x[n]
+        row_divide(row, row_exp_in_place(row, row_max(row), scale))
 
 
 @jit("(int64, int64, {f}[:, ::1], {f}[:, ::1], {f})")

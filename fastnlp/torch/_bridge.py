@@ -1,0 +1,203 @@
+"""The one bridge from an operation of ``fastnlp.ops`` to torch: a custom op with its fake kernel and its gradient.
+
+`bridge(function)` reads the `Op` behind the function and registers ``fastnlp::<name>`` and ``fastnlp::<name>_backward``
+with ``torch.library``, so that autograd and ``torch.compile(fullgraph=True)`` see one node each. Tensors are handed on
+as NumPy views of the same memory; float16 and bfloat16 are computed in float32. Which gradients are wanted is an
+argument of the op, so nothing is computed for a frozen input.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastnlp._arrays import Array
+from fastnlp._op import Op, Output, op_of
+
+# The annotations of public functions in the language of torch schemas; Any stands for an array.
+_SCHEMA_TYPES = {"Any": "Tensor", "int": "int", "float": "float", "str": "str", "bool": "bool"}
+_NOT_BRIDGED = ("out", "backend")
+_NUMPY_HAS = (torch.float32, torch.float64)
+
+
+def bridge(function: Callable[..., Any]) -> Callable[..., Tensor]:
+    """Register `function` with torch; return it as a function of tensors, with the same parameters and autograd.
+
+    Raises (when called)
+    --------------------
+    TypeError
+        A tensor that is not dense.
+    ValueError
+        Tensors on different devices; and whatever `function` raises.
+    NotImplementedError
+        Tensors on a device that has no kernels here.
+    """
+    op = op_of(function)
+    parameters = {name: p for name, p in op.signature.parameters.items() if name not in _NOT_BRIDGED}
+    arguments = ", ".join(_declaration(p) for p in parameters.values())
+    forward_op = _register_forward(op, tuple(parameters), arguments)
+    backward_op = _register_backward(op, tuple(parameters), arguments)
+    _register_autograd(op, forward_op, backward_op, tuple(parameters))
+    signature = inspect.Signature(list(parameters.values()))
+
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        _check_tensors(op.name, given)
+        wrt = [_needs_gradient(given[name]) for name in op.differentiable]
+        return forward_op(*given.values(), wrt)[0]
+
+    return call
+
+
+def matmul(a: Array, b: Array, out: Array) -> None:
+    """Multiply matrices as ``np.matmul(a, b, out=out)`` does, by torch's BLAS and on torch's threads."""
+    torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
+
+
+def _register_forward(op: Op, names: Sequence[str], arguments: str) -> Any:
+    def forward(*args: Any) -> list[Tensor]:
+        *values, wrt = args
+        given = dict(zip(names, values, strict=True))
+        value, saved = op.forward(_plan(op, given), _wanted(op, wrt))
+        declared = _declared(op, given, wrt)
+        return [_tensor(x, dtype) for x, (_, dtype) in zip((value, *saved), declared, strict=True)]
+
+    registered = torch.library.custom_op(
+        f"fastnlp::{op.name}", forward, mutates_args=(), schema=f"({arguments}, bool[] wrt) -> Tensor[]"
+    )
+
+    @registered.register_fake
+    def _(*args: Any) -> list[Tensor]:
+        *values, wrt = args
+        given = dict(zip(names, values, strict=True))
+        return [given["input"].new_empty(shape, dtype=dtype) for shape, dtype in _declared(op, given, wrt)]
+
+    return registered
+
+
+def _register_backward(op: Op, names: Sequence[str], arguments: str) -> Any:
+    def backward(*args: Any) -> list[Tensor]:
+        *values, wrt, kept, dvalue = args
+        given = dict(zip(names, values, strict=True))
+        saved = [_array(x) if x.numel() else None for x in kept]
+        grads = op.backward(_plan(op, given), _wanted(op, wrt), tuple(saved), _array(dvalue))
+        # What a custom op returns must be its own memory, not that of an argument.
+        fresh = [grad.copy() if any(grad is x for x in saved) and grad is not None else grad for grad in grads]
+        return [
+            given[name].new_empty(given[name].shape) if grad is None else _tensor(grad, given[name].dtype)
+            for name, grad in _asked(op, wrt, fresh)
+        ]
+
+    registered = torch.library.custom_op(
+        f"fastnlp::{op.name}_backward",
+        backward,
+        mutates_args=(),
+        schema=f"({arguments}, bool[] wrt, Tensor[] saved, Tensor dvalue) -> Tensor[]",
+    )
+
+    @registered.register_fake
+    def _(*args: Any) -> list[Tensor]:
+        *values, wrt, _, _ = args
+        given = dict(zip(names, values, strict=True))
+        return [given[name].new_empty(given[name].shape) for name, _ in _asked(op, wrt, wrt)]
+
+    return registered
+
+
+def _register_autograd(op: Op, forward_op: Any, backward_op: Any, names: Sequence[str]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+        *values, wrt = inputs
+        saved = output if op.keeps_value else output[1:]
+        ctx.set_materialize_grads(False)  # no zeros of the size of the saved gradients
+        ctx.mark_non_differentiable(*output[1:])
+        tensors = [x for x in values if isinstance(x, Tensor)]
+        ctx.save_for_backward(*tensors, *saved)
+        ctx.options = [None if isinstance(x, Tensor) else x for x in values]
+        ctx.is_tensor = [isinstance(x, Tensor) for x in values]
+        ctx.wrt = wrt
+
+    def backward(ctx: Any, douts: list[Tensor | None]) -> tuple[Any, ...]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                f"fastnlp.torch.{op.name} has no second derivative: its gradients are computed by a fused kernel; "
+                "call backward without create_graph=True, or use torch's own function there"
+            )
+        dvalue = douts[0]
+        if dvalue is None:
+            return (None,) * (len(names) + 1)
+        n_tensors = sum(ctx.is_tensor)
+        tensors, saved = iter(ctx.saved_tensors[:n_tensors]), list(ctx.saved_tensors[n_tensors:])
+        values = [next(tensors) if is_one else x for is_one, x in zip(ctx.is_tensor, ctx.options, strict=True)]
+        grads = iter(backward_op(*values, ctx.wrt, saved, dvalue))
+        wanted = {name for name, asked in zip(op.differentiable, ctx.wrt, strict=True) if asked}
+        return (*(next(grads) if name in wanted else None for name in names), None)
+
+    forward_op.register_autograd(backward, setup_context=setup_context)
+
+
+def _declaration(parameter: inspect.Parameter) -> str:
+    """Write a parameter in a torch schema; an array that may be None is ``Tensor?``."""
+    annotation = str(parameter.annotation)
+    optional = annotation.endswith(" | None") or (annotation == "Any" and parameter.default is None)
+    return f"{_SCHEMA_TYPES[annotation.removesuffix(' | None')]}{'?' if optional else ''} {parameter.name}"
+
+
+def _plan(op: Op, given: Mapping[str, Any]) -> Any:
+    arrays = {name: _array(x) if isinstance(x, Tensor) else x for name, x in given.items()}
+    takes_matmul = "matmul" in inspect.signature(op.plan).parameters
+    return op.plan(**arrays, **({"matmul": matmul} if takes_matmul else {}))
+
+
+def _declared(op: Op, given: Mapping[str, Any], wrt: Sequence[bool]) -> list[tuple[tuple[Any, ...], torch.dtype]]:
+    """Return the shape and dtype of each output of the forward op."""
+    dtype = given["input"].dtype
+    wide = dtype if dtype in _NUMPY_HAS else torch.float32
+    outputs: tuple[Output, ...] = op.outputs(given, _wanted(op, wrt))
+    return [(output.shape, dtype if output.narrow else wide) for output in outputs]
+
+
+def _wanted(op: Op, wrt: Sequence[bool]) -> frozenset[str]:
+    return frozenset(name for name, _ in _asked(op, wrt, wrt))
+
+
+def _asked(op: Op, wrt: Sequence[bool], values: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Pair each differentiable argument whose gradient is wanted with its value."""
+    return [(name, value) for name, asked, value in zip(op.differentiable, wrt, values, strict=True) if asked]
+
+
+def _array(tensor: Tensor) -> Array:
+    tensor = tensor.detach()
+    if tensor.is_floating_point() and tensor.dtype not in _NUMPY_HAS:
+        tensor = tensor.float()
+    return tensor.resolve_neg().numpy()
+
+
+def _tensor(x: Any, dtype: torch.dtype) -> Tensor:
+    if x is None:
+        return torch.empty(0, dtype=dtype)
+    tensor = torch.from_numpy(np.asarray(x)) if np.ndim(x) else torch.tensor(x)
+    return tensor.to(dtype)
+
+
+def _needs_gradient(x: Tensor | None) -> bool:
+    return x is not None and x.requires_grad and torch.is_grad_enabled()
+
+
+def _check_tensors(name: str, given: Mapping[str, Any]) -> None:
+    tensors = {key: x for key, x in given.items() if isinstance(x, Tensor)}
+    devices = {x.device for x in tensors.values()}
+    if len(devices) > 1:
+        places = ", ".join(f"{key} on {x.device}" for key, x in tensors.items())
+        raise ValueError(f"{name}: the tensors are on different devices ({places}): move them to one with .to(device)")
+    if devices and devices != {torch.device("cpu")}:
+        raise NotImplementedError(f"{name} has no kernels for {devices.pop()} yet; it runs on cpu tensors")
+    for key, x in tensors.items():
+        if x.layout != torch.strided:
+            raise TypeError(f"{name}: {key} must be a dense tensor, got layout {x.layout}: use .to_dense()")

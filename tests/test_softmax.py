@@ -1,0 +1,174 @@
+"""`softmax`, `log_softmax`, `logsumexp` and their gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.special
+from numpy.testing import assert_allclose, assert_array_equal
+
+import fastnlp
+from fastnlp._dispatch import implementation
+from tests.numerics import assert_within_budget, frozen, numeric_gradient, strided
+
+PEERS = {
+    "softmax": scipy.special.softmax,
+    "log_softmax": scipy.special.log_softmax,
+    "logsumexp": lambda x, axis: scipy.special.logsumexp(x, axis=axis),
+}
+# One element, primes, one more than a vector, one more than a summation block, a vocabulary; several rows a task.
+SHAPES = [(1, 1), (3, 7), (5, 33), (2, 4097), (1, 250_000), (700, 131)]
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_matches_truth(name, dtype, shape, backend, rng):
+    x = (rng.standard_normal(shape) * 5).astype(dtype)
+    truth = PEERS[name](x.astype(np.float64), axis=-1)
+    y = getattr(fastnlp, name)(x, backend=backend)
+    if np.abs(truth).max() == 0:  # the log-softmax of one class
+        assert_array_equal(y, truth)
+    else:
+        assert_within_budget(y, truth, PEERS[name](x, axis=-1))
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("axis", [0, 1, 2, -2])
+def test_axis(name, axis, backend, rng):
+    x = rng.standard_normal((3, 4, 5))
+    assert_allclose(getattr(fastnlp, name)(x, axis=axis, backend=backend), PEERS[name](x, axis=axis), rtol=1e-13)
+
+
+def test_hand_values(backend):
+    assert_allclose(fastnlp.softmax(np.log([1.0, 2.0, 5.0]), backend=backend), [0.125, 0.25, 0.625])
+    assert_allclose(fastnlp.log_softmax(np.log([1.0, 3.0]), backend=backend), np.log([0.25, 0.75]))
+    assert_allclose(fastnlp.logsumexp(np.log([1.0, 2.0, 5.0]), backend=backend), np.log(8))
+    assert_allclose(fastnlp.softmax(np.log([1.0, 2.0]), temperature=0.5, backend=backend), [0.2, 0.8])
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("temperature", [0.3, 4.0])
+def test_temperature_divides_the_logits(name, temperature, backend, rng):
+    x = rng.standard_normal((4, 19))
+    y = getattr(fastnlp, name)(x, temperature=temperature, backend=backend)
+    assert_allclose(y, PEERS[name](x / temperature, axis=-1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_extreme_values(name, dtype, backend):
+    inf = np.inf
+    rows = [
+        [1e4, 1e4 - 1, -1e4],
+        [-1e4, -1e4, -1e4],
+        [-inf, 0, 1],
+        [0, -inf, -inf],
+        [-inf] * 3,
+        [inf, 0, 1],
+        [np.nan, 0, 1],
+    ]
+    x = np.array(rows, dtype)
+    with np.errstate(all="ignore"):
+        expected = PEERS[name](x.astype(np.float64), axis=-1)
+        if name == "log_softmax":  # -inf - -inf: SciPy skips NaN maxima; PyTorch gives NaN, as softmax does
+            expected[4] = np.nan
+            expected[5] = np.nan
+    y = getattr(fastnlp, name)(x, backend=backend)
+    assert_allclose(y, expected, rtol=4 * np.finfo(dtype).eps, atol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_layouts_are_read_and_left_alone(name, backend, rng):
+    x = rng.standard_normal((6, 10)).astype(np.float32)
+    function = getattr(fastnlp, name)
+    expected = function(x, backend=backend)
+    before = x.copy()
+    for layout in (strided(x), frozen(x), np.asfortranarray(x), x[::-1][::-1], x.astype(">f4")):
+        assert_array_equal(function(layout, backend=backend), expected)
+    assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_half_precision_is_computed_in_float32(name, backend, rng):
+    x = rng.standard_normal((3, 50)).astype(np.float16)
+    y = getattr(fastnlp, name)(x, backend=backend)
+    assert y.dtype == np.float16
+    assert_array_equal(y, getattr(fastnlp, name)(x.astype(np.float32), backend=backend).astype(np.float16))
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_empty(name, backend):
+    function = getattr(fastnlp, name)
+    assert function(np.empty((0, 5)), backend=backend).shape == ((0,) if name == "logsumexp" else (0, 5))
+    empty_rows = function(np.empty((2, 0)), backend=backend)
+    assert_array_equal(empty_rows, np.full(2, -np.inf) if name == "logsumexp" else np.empty((2, 0)))
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_out(name, backend, rng):
+    x = rng.standard_normal((4, 9))
+    function = getattr(fastnlp, name)
+    expected = function(x, backend=backend)
+    out = np.full_like(expected, np.nan)
+    assert function(x, out=out, backend=backend) is out
+    assert_array_equal(out, expected)
+    if name != "logsumexp":
+        apart = strided(np.full((4, 9), np.nan))
+        assert function(x, out=apart, backend=backend) is apart
+        assert_array_equal(apart, expected)
+        by_column = np.full((4, 9), np.nan)
+        assert_array_equal(function(x, axis=0, out=by_column, backend=backend), function(x, axis=0, backend=backend))
+        itself = x.copy()
+        function(itself, out=itself, backend=backend)
+        assert_array_equal(itself, expected)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_gradient(name, backend, rng):
+    x, function = rng.standard_normal((3, 4, 5)), getattr(fastnlp, name)
+    for axis in (-1, 1):
+        options = {"axis": axis, "backend": backend} | ({} if name == "logsumexp" else {"temperature": 0.7})
+        y, pullback = fastnlp.vjp(function)(x, **options)
+        dy = rng.standard_normal(y.shape)
+        truth = numeric_gradient(lambda z, options=options: function(z, **options), x, dy)
+        assert_allclose(pullback(dy).input, truth, rtol=1e-6, atol=1e-8)
+        assert_array_equal(pullback(dy).input, pullback(dy).input)
+
+
+@pytest.mark.parametrize("kernel", ["softmax", "log_softmax", "logsumexp"])
+def test_kernels_write_every_element(kernel, backend, rng):
+    kernels = implementation("softmax", backend)
+    x = rng.standard_normal((9, 70)).astype(np.float32)
+    out = np.full(9 if kernel == "logsumexp" else x.shape, np.nan, np.float32)
+    getattr(kernels, kernel)(x, out, *([] if kernel == "logsumexp" else [1.0]))
+    assert np.isfinite(out).all()
+    dx = np.full_like(x, np.nan)
+    if kernel == "logsumexp":
+        kernels.logsumexp_backward(x, out, np.ones_like(out), dx)
+    else:
+        getattr(kernels, f"{kernel}_backward")(out, x, dx, 1.0)
+    assert np.isfinite(dx).all()
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_bad_input(name, backend):
+    function = getattr(fastnlp, name)
+    with pytest.raises(TypeError, match="input must be float32"):
+        function(np.arange(3), backend=backend)
+    with pytest.raises(TypeError, match="complex128"):
+        function(np.ones(3, complex), backend=backend)
+    with pytest.raises(ValueError, match="at least one axis"):
+        function(np.float64(1.0), backend=backend)
+    with pytest.raises(ValueError, match="axis"):
+        function(np.ones((2, 3)), axis=2, backend=backend)
+    with pytest.raises(TypeError, match="masked"):
+        function(np.ma.masked_array([1.0], [True]), backend=backend)
+    with pytest.raises(ValueError, match="out must have shape"):
+        function(np.ones((2, 3)), out=np.empty((7, 7)), backend=backend)
+    with pytest.raises(TypeError, match="out must be"):
+        function(np.ones((2, 3)), out=np.empty((2, 3), np.float32), backend=backend)
+    if name != "logsumexp":
+        for temperature in (0, -1.0, np.inf, np.nan):
+            with pytest.raises(ValueError, match="temperature"):
+                function(np.ones((2, 3)), temperature=temperature, backend=backend)
