@@ -1,0 +1,76 @@
+"""Packing of sequences into rows of a fixed number of tokens, on log-normal lengths (median 200 tokens, sigma 1).
+
+Bytes: an int64 length read and an int64 index written for each item, two int64 written for each row.
+
+The peers: best-fit-decreasing item by item in Python, with the rooms of the open rows kept sorted; and TRL's
+`pack_dataset` with its strategy "bfd", which also copies the tokens and is given the whole data set as one batch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from functools import partial
+
+import numpy as np
+import pytest
+
+import fastnlp
+from bench.harness import Absent, Contestant, prepared
+
+CAPACITY = 2_048
+
+
+@pytest.mark.parametrize("n", [2_000, 300_000])
+def bench_pack(contest, n):
+    lengths = np.random.default_rng(0).lognormal(np.log(200), 1, n).clip(1, CAPACITY).astype(np.int64)
+    packing = fastnlp.pack(lengths, CAPACITY)
+    trl = prepared("TRL", _trl, lengths) if n < 10_000 else Absent("TRL", f"takes seconds a call for {n:,} items")
+    contest(
+        "pack",
+        f"{n:,} lengths, capacity {CAPACITY:,}",
+        ours=Contestant("fastnlp", partial(fastnlp.pack, lengths, CAPACITY), result=list),
+        peers=[Contestant("Python, best fit", partial(_best_fit, lengths)), trl],
+        expect=partial(_sound, lengths, packing.lower_bound),
+        bytes=16 * n + 16 * len(packing),
+    )
+
+
+def _best_fit(lengths):
+    rooms, rows = [], []  # (room, row) of the open rows, sorted
+    order = np.argsort(-lengths, kind="stable").tolist()
+    sizes = lengths.tolist()
+    for item in order:
+        size = sizes[item]
+        at = bisect_left(rooms, (size, -1))
+        if at == len(rooms):
+            room, row = CAPACITY, len(rows)
+            rows.append([])
+        else:
+            room, row = rooms.pop(at)
+        rows[row].append(item)
+        if room > size:
+            insort(rooms, (room - size, row))
+    return rows
+
+
+def _trl(lengths):
+    from datasets import Dataset, disable_caching, disable_progress_bars
+    from trl import pack_dataset
+
+    disable_progress_bars()
+    disable_caching()
+    data = Dataset.from_dict({"input_ids": [[i] * size for i, size in enumerate(lengths.tolist())]})
+
+    def items(packed):
+        return [list(dict.fromkeys(row)) for row in packed["input_ids"]]
+
+    call = partial(pack_dataset, data, CAPACITY, "bfd", {"batch_size": lengths.size})
+    return Contestant("TRL", call, result=items)
+
+
+def _sound(lengths, fewest, rows):
+    """Every item is in one row, no row is too long, and there are at most 1 % more rows than any packing needs."""
+    assert sorted(item for row in rows for item in row) == list(range(lengths.size)), "not every item is in one row"
+    longest = max(int(lengths[np.asarray(row)].sum()) for row in rows)
+    assert longest <= CAPACITY, f"a row has {longest} tokens"
+    assert len(rows) <= 1.01 * fewest, f"{len(rows)} rows, {fewest} might do"
