@@ -1,0 +1,168 @@
+"""``fastnlp demo``: from real text to vectors, to what they are good for, and to a report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from fastnlp.cli import training
+from fastnlp.cli.glove import print_neighbours
+from fastnlp.cli.training import Hyperparameters
+
+if TYPE_CHECKING:
+    from fastnlp import Corpus, GloVe, KeyedVectors
+    from fastnlp.cli.classifier import Comparison
+    from fastnlp.cli.console import Stages
+    from fastnlp.cli.demo_corpus import Passages
+
+_ROWS, _NEIGHBOURS, _ON_THE_MAP = 16, 8, 220
+_CLASSIFIER_EPOCHS = 12
+_DOCUMENTATION = "The documentation of Python, NumPy and SciPy on this machine, read from their sources."
+_PARTS_OF = (
+    "The parts are packages and subpackages, and the language reference; the documents are modules and topics.",
+    "The parts are eighths of one file, the documents blocks of its lines; eighths of a mixture are alike.",
+    "The parts are the files, the documents blocks of their lines.",
+)
+"""What to say of the parts of no, one and several files of the user's."""
+
+
+@click.command()
+@click.option(
+    "--corpus",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="A file of UTF-8 text, plain or packed as .gz, .bz2 or .xz; may be repeated.",
+)
+@click.option("--output", default="fastnlp-demo", show_default=True, type=click.Path(), help="Folder of the report.")
+@Hyperparameters.options(dim=50, window=15)
+def demo(corpus: tuple[str, ...], output: str, **given: Any) -> None:
+    """Take real text all the way: vocabulary, counts, word vectors, a classifier, a report.
+
+    Without --corpus the text is the documentation of Python, NumPy and SciPy on this machine. Nothing is downloaded.
+    """
+    from fastnlp.cli import demo_corpus
+    from fastnlp.cli.console import Stages
+
+    parameters = Hyperparameters(**given)
+    training.check_files(corpus)
+    path = os.path.join(output, "report.html")
+    os.makedirs(output, exist_ok=True)
+    training.check_writable(path)
+    stages = Stages()
+    with stages.stage("reading") as update:
+        passages = demo_corpus.user_text(corpus, update) if corpus else demo_corpus.documentation(progress=update)
+    tokenizer = demo_corpus.tokenizer_of(passages.text) if corpus else "words"
+
+    encoded = training.encoded(training.Lines(passages.text), parameters, tokenizer, stages)
+    counts = training.counted(joined(encoded, passages.document), parameters, stages)
+    model = training.trained(counts, encoded.vocab, parameters, stages)
+    steps = (training.VOCABULARY, training.ENCODING, training.COUNTING)
+    speed = f"{len(encoded) / sum(stages.seconds[step] for step in steps):,.0f}"
+    click.echo(
+        f"\n{len(passages.text):,} passages, {len(encoded):,} tokens, vocabulary {len(encoded.vocab):,}, "
+        f"{counts.nnz:,} co-occurrences; {speed} tokens a second from text to counts"
+    )
+    print_neighbours(encoded, model.vectors, _ROWS)
+    comparison = classify(passages, encoded, model.vectors, parameters.seed, stages)
+    note = _PARTS_OF[min(len(corpus), 2)]
+    click.echo(f"({note})")
+
+    figures = [
+        ("passages", f"{len(passages.text):,}"),
+        ("tokens", f"{len(encoded):,}"),
+        ("vocabulary", f"{len(encoded.vocab):,}"),
+        ("co-occurrences", f"{counts.nnz:,}"),
+        ("tokens/s to counts", speed),
+        ("seconds in all", f"{sum(stages.seconds.values()):.1f}"),
+    ]
+    if comparison is not None:
+        figures.append(("held-out accuracy", f"{comparison.real.accuracy[-1]:.1%}"))
+    with stages.stage("report"):
+        write_report(
+            path,
+            source=f"Text: {', '.join(map(os.path.basename, corpus))}." if corpus else _DOCUMENTATION,
+            figures=figures,
+            corpus=encoded,
+            model=model,
+            comparison=comparison,
+            note=note,
+            seconds=dict(stages.seconds),
+        )
+    click.echo(f"\n{sum(stages.seconds.values()):.1f} s in all; the report is {path}")
+
+
+def joined(corpus: Corpus, document: list[str]) -> Corpus:
+    """Return the corpus with consecutive passages of one document as one document: windows reach across sentences."""
+    import numpy as np
+
+    from fastnlp import Corpus
+
+    names = np.array(document)
+    starts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
+    return Corpus(corpus.ids, corpus.offsets[np.append(starts, len(names))], corpus.vocab, corpus.n_oov)
+
+
+def classify(passages: Passages, corpus: Corpus, vectors: KeyedVectors, seed: int, stages: Stages) -> Comparison | None:
+    """Train the classifier on the vectors and on the same vectors dealt to the words at random, and print both."""
+    import numpy as np
+
+    from fastnlp.cli import classifier
+    from fastnlp.cli.console import print_table
+
+    task = classifier.task_of(passages, corpus, seed)
+    if task is None:
+        click.echo("\nNo classifier: the text has too few passages or parts to hold some out.")
+        return None
+    shuffle = np.random.default_rng(seed).permutation(len(vectors))
+    curves = []
+    for label, rows in (("classifier", vectors.vectors), ("classifier, shuffled", vectors.vectors[shuffle])):
+        with stages.stage(label) as update:
+            features = classifier.pooled(task, corpus.ids, rows, corpus.vocab.counts)
+            curves.append(classifier.train(task, features, epochs=_CLASSIFIER_EPOCHS, seed=seed, progress=update))
+    lines = [
+        (f"epoch {epoch}", f"loss {loss:.3f}", f"{a:.1%}", f"{b:.1%}")
+        for epoch, (loss, a, b) in enumerate(
+            zip(curves[0].loss, curves[0].accuracy, curves[1].accuracy, strict=True), 1
+        )
+    ]
+    held_out = int(task.test.sum())
+    print_table(
+        [("", "", "GloVe", "shuffled"), *lines, ("largest part", "", f"{task.majority:.1%}", "")],
+        title=f"Which of {len(task.classes)} parts is a passage from? Accuracy on {held_out:,} of other documents",
+        numeric=(1, 2, 3),
+    )
+    return classifier.Comparison(task, *curves)
+
+
+def write_report(path: str, *, corpus: Corpus, model: GloVe, **shown: Any) -> None:
+    """Choose the words to show and write the page; `shown` are fields of `Report` as they are."""
+    from fastnlp.cli import report
+    from fastnlp.cli.words import content_words, neighbours, plane
+
+    vectors = model.vectors
+    chosen = content_words(corpus.ids, vectors.words, _ON_THE_MAP)
+    words = [vectors.words[i] for i in chosen]
+    page = report.Report(
+        neighbours=[(word, neighbours(vectors, word, _NEIGHBOURS)) for word in words[:_ROWS]],
+        words=words,
+        points=plane(vectors.vectors[chosen]),
+        training_loss=model.loss_,
+        command=command_line(click.get_current_context()),
+        **shown,
+    )
+    report.write(path, page)
+
+
+def command_line(context: click.Context) -> str:
+    """Return the command with the options that were given, as typed in a shell."""
+    words = context.command_path.split()
+    for option in context.command.params:
+        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            given = context.params[option.name]
+            for value in given if isinstance(given, tuple) else (given,):
+                words += [option.opts[0], str(value)]
+    return shlex.join(words)

@@ -1,0 +1,75 @@
+"""``fastnlp info``: versions, backends, threads, the cache of compiled kernels."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from fastnlp import __version__, get_num_threads
+from fastnlp._dispatch import BACKENDS, backend_of, why_missing
+from fastnlp._threads import available_cpus
+
+_PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "torch", "cupy", "numba-cuda")
+_CUPY = ("cupy", "cupy-cuda12x", "cupy-cuda13x")  # the distributions that are CuPy
+
+
+@click.command()
+def info() -> None:
+    """Show versions, backends, threads and the cache of compiled kernels."""
+    from fastnlp.cli.console import print_table
+
+    print_table(_versions(), title="Versions")
+    print_table(_backends(), title="Backends")
+    print_table(_machine(), title="This machine")
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "fastnlp", __version__
+    yield "python", f"{platform.python_version()} ({platform.system()} {platform.machine()})"
+    for name in _PACKAGES:
+        found = [v for package in (_CUPY if name == "cupy" else (name,)) if (v := _version(package))]
+        yield name, found[0] if found else "not installed"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _backends() -> Iterator[tuple[str, str]]:
+    for backend in BACKENDS:
+        reason = why_missing(backend)
+        yield backend, "its packages are installed" if reason is None else reason
+    try:
+        chosen = backend_of(None)
+    except (ValueError, TypeError, ImportError) as error:
+        chosen = f"none: {error}"
+    asked = os.environ.get("FASTNLP_BACKEND")
+    yield "NumPy arrays go to", f"{chosen} (FASTNLP_BACKEND={asked})" if asked else chosen
+
+
+def _machine() -> Iterator[tuple[str, str]]:
+    yield "CPUs", str(available_cpus())
+    try:
+        yield "threads", f"{get_num_threads()} (FASTNLP_NUM_THREADS or fastnlp.set_num_threads changes it)"
+    except ValueError as error:
+        yield "threads", str(error)
+    yield "compiled kernels", _cache()
+
+
+def _cache() -> str:
+    if why_missing("cpu") is not None:
+        return "none, Numba is not installed"
+    from fastnlp.kernels.cpu import _jit
+
+    folder = _jit.cache_folder()
+    if folder is None:
+        return "kept nowhere, each process compiles anew: set FASTNLP_CACHE_DIR to a folder that you can write to"
+    sizes = [file.stat().st_size for file in folder.glob("*.nbc")]
+    return f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB in {folder}"
