@@ -29,7 +29,7 @@ def bench_pack(contest, n):
         "pack",
         f"{n:,} lengths, capacity {CAPACITY:,}",
         ours=Contestant("fastnlp", partial(fastnlp.pack, lengths, CAPACITY), result=list),
-        peers=[Contestant("Python, best fit", partial(_best_fit, lengths)), trl],
+        peers=[Contestant("Python", partial(_best_fit, lengths)), trl],
         expect=partial(_sound, lengths, packing.lower_bound),
         bytes=16 * n + 16 * len(packing),
     )

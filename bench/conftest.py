@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from bench.figure import disturbed
 from bench.harness import Contest
 from bench.machine import Machine
-from bench.report import disturbed
 
 # transformers and TRL look for a package `kernels`; at the root of a checkout they would find our folder of that name.
 sys.modules.setdefault("kernels", None)

@@ -13,10 +13,18 @@ from typing import Any, NamedTuple
 
 Case = Mapping[str, Any]
 
+CROWDED = 0.1
+"""CPUs in use by others, above which a case counts as disturbed."""
+
 LIGHT = ("#2a6fb8", "#c2571a", "#2f8f5b", "#8a55b0", "#b08a00", "#b3446c", "#4c7f8c", "#7a6a58")
 DARK = ("#6caeea", "#f0905a", "#63c78f", "#bf93de", "#dcb840", "#e683a6", "#86bccb", "#b8a690")
 INK, QUIET, LINE = "#010101", "#020202", "#030303"
 """Stand-ins that `_themed` replaces; peers have ``#05000k``."""
+
+
+def disturbed(case: Case) -> bool:
+    """Tell whether other processes kept the CPUs busy while the case was timed."""
+    return (case.get("crowding") or 0.0) > CROWDED
 
 
 class Palette(NamedTuple):
@@ -88,7 +96,7 @@ def _ratios(axes: Any, rows: Sequence[tuple[Case, list[Any]]], colours: Palette)
     axes.set_xlim(low, high)
     y, ticks = 0.0, []
     for case, peers in rows:
-        ticks.append((y + max(len(peers) - 1, 0) / 2, case["case"]))
+        ticks.append((y + max(len(peers) - 1, 0) / 2, case["case"] + " *" * disturbed(case)))
         for one in peers:
             ratio = one["ratio"]
             axes.barh(y, ratio - 1, left=1, height=0.78, color=colours.stand_in(one["name"]), linewidth=0)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.figure import bars, palette
+from bench.figure import bars, disturbed, palette
 
 Case = Mapping[str, Any]
 Row = Sequence[str]
@@ -25,8 +25,6 @@ HOW_TO_READ = (
     "larger. Both were measured just before and after the case, on the same threads. Every result was checked before "
     "it was timed."
 )
-CROWDED = 0.1
-"""CPUs in use by others, above which a case counts as disturbed."""
 DISTURBED = (
     "A case marked * was disturbed: other programs used the CPUs that it ran on, and its figures mean little. "
     "It is left out at a glance; run it again on a quiet machine."
@@ -78,11 +76,6 @@ def page(run: Mapping[str, Any], cases: Sequence[Case]) -> str:
     return PAGE.replace("{{style}}", STYLE + colours.css()).replace("{{body}}", "\n".join(parts))
 
 
-def disturbed(case: Case) -> bool:
-    """Tell whether other processes kept the CPUs busy while the case was timed."""
-    return (case.get("crowding") or 0.0) > CROWDED
-
-
 def by_operation(cases: Sequence[Case]) -> Iterator[tuple[str, list[Case]]]:
     """Yield each operation and its cases, in the order of the run."""
     for operation in dict.fromkeys(case["operation"] for case in cases):
@@ -101,11 +94,11 @@ def glance(cases: Sequence[Case]) -> tuple[Row, list[Row]]:
     for operation, group in by_operation(cases):
         row = [operation]
         for peer in peers:
-            quiet = [case for case in group if not disturbed(case)]
-            found = [
-                one["ratio"] for case in quiet for one in case["contestants"] if one["name"] == peer and "ratio" in one
+            timed = [
+                (case, one) for case in group for one in case["contestants"] if one["name"] == peer and "ratio" in one
             ]
-            low, high = (f"{f(found):.2f}" if found else "" for f in (min, max))
+            found = [one["ratio"] for case, one in timed if not disturbed(case)]
+            low, high = (f"{f(found):.2f}" if found else "disturbed" if timed else "" for f in (min, max))
             row.append(low if low == high else f"{low} to {high}")
         rows.append(row)
     return ("operation", *peers), rows

@@ -347,6 +347,7 @@ def test_disturbed_cases_are_marked_and_left_out_at_a_glance():
     run = synthetic(crowding=0.7)
     cases = [bench["extra_info"] for bench in run["benchmarks"]]
     assert report.glance(cases)[1] == [["op <1>", "1.37", ""]]
+    assert report.glance(cases[1:])[1] == [["op <1>", "disturbed", ""]]
     assert [row[0] for row in report.ratios(cases)[1]] == ["small", "large *"]
     assert report.DISTURBED in report.notes(cases)
     assert report.DISTURBED not in report.notes(cases[:1])
