@@ -1,44 +1,37 @@
 """Compiled kernels for the computations behind language models, on NumPy and CuPy arrays.
 
-For torch tensors see `fastnlp.torch`.
+For torch tensors see `fastnlp.torch`. Public names are listed in ``__init__.pyi``, a line each; the module behind a
+name is imported when the name is first used, so that ``import fastnlp`` costs next to nothing.
 """
 
-from fastnlp._op import value_and_grad, vjp
-from fastnlp._threads import get_num_threads, set_num_threads
-from fastnlp.ops.bucket_batches import Batches, bucket_batches
-from fastnlp.ops.cooccurrence import cooccurrence
-from fastnlp.ops.cross_entropy import cross_entropy
-from fastnlp.ops.glove import GloVe
-from fastnlp.ops.linear import linear
-from fastnlp.ops.linear_cross_entropy import linear_cross_entropy
-from fastnlp.ops.linear_softmax import linear_softmax
-from fastnlp.ops.pack import Packing, pack
-from fastnlp.ops.softmax import log_softmax, logsumexp, softmax
-from fastnlp.text import Corpus, KeyedVectors, Vocabulary, build_vocab, encode
+from importlib import import_module
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Batches",
-    "Corpus",
-    "GloVe",
-    "KeyedVectors",
-    "Packing",
-    "Vocabulary",
-    "bucket_batches",
-    "build_vocab",
-    "cooccurrence",
-    "cross_entropy",
-    "encode",
-    "get_num_threads",
-    "linear",
-    "linear_cross_entropy",
-    "linear_softmax",
-    "log_softmax",
-    "logsumexp",
-    "pack",
-    "set_num_threads",
-    "softmax",
-    "value_and_grad",
-    "vjp",
-]
+
+def _homes() -> dict[str, str]:
+    """Read from the stub which module each public name lives in."""
+    homes = {}
+    with open(__file__.removesuffix(".pyc").removesuffix(".py") + ".pyi", encoding="utf-8") as stub:
+        for line in stub:
+            if line.startswith("from "):
+                _, home, _, name, _, _ = line.split()
+                homes[name] = home
+    return homes
+
+
+_HOMES = _homes()
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'fastnlp' has no attribute {name!r}")
+    value = import_module(f"fastnlp.{name}") if home == "fastnlp" else getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,12 +14,14 @@ takes ``matmul=`` uses that function, of NumPy's signature, for its GEMMs: the b
 from __future__ import annotations
 
 import functools
-import inspect
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import inspect
 
 F = TypeVar("F", bound=Callable[..., Any])
 Saved = tuple[Any, ...]
@@ -49,6 +51,8 @@ class Op(NamedTuple):
     @property
     def signature(self) -> inspect.Signature:
         """The signature of the public function."""
+        import inspect  # 20 ms that a plain call does not need
+
         return inspect.signature(self.function)
 
 
@@ -123,12 +127,13 @@ def vjp(function: Callable[..., Any], *, wrt: Iterable[str] | None = None) -> Ca
     op = op_of(function)
     names = _wanted(op, wrt)
     fields = _gradients_type(op.name, names)
+    signature = op.signature
 
     @functools.wraps(function)
     def with_pullback(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if kwargs.get("out") is not None:
             raise ValueError("out cannot be combined with gradients, which need the value unchanged: leave it out")
-        given = op.signature.bind(*args, **kwargs).arguments
+        given = signature.bind(*args, **kwargs).arguments
         missing = [name for name in names if given.get(name) is None]
         if wrt is not None and missing:
             raise ValueError(f"wrt asks for the gradient of {', '.join(missing)}, which is not given")

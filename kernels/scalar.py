@@ -17,7 +17,7 @@ def exp(x):
     """Return e**x, within 2 ulp; a polynomial, so that loops over it vectorise without a vector math library.
 
     x = k ln 2 + r with |r| <= ln 2 / 2 (Cody & Waite's two-part ln 2), e**r by a polynomial, 2**k in two factors
-    through the exponent bits, so that results down to the subnormals come out. Overflow gives inf, underflow 0, NaN stays NaN.
+    through the exponent bits, so that subnormal results come out. Overflow gives inf, underflow 0, NaN stays NaN.
     """
     return math.exp(x)
 

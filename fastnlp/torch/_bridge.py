@@ -8,6 +8,7 @@ argument of the op, so nothing is computed for a frozen input.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -151,8 +152,12 @@ def _declaration(parameter: inspect.Parameter) -> str:
 
 def _plan(op: Op, given: Mapping[str, Any]) -> Any:
     arrays = {name: _array(x) if isinstance(x, Tensor) else x for name, x in given.items()}
-    takes_matmul = "matmul" in inspect.signature(op.plan).parameters
-    return op.plan(**arrays, **({"matmul": matmul} if takes_matmul else {}))
+    return op.plan(**arrays, **({"matmul": matmul} if _takes_matmul(op.plan) else {}))
+
+
+@functools.cache
+def _takes_matmul(plan: Callable[..., Any]) -> bool:
+    return "matmul" in inspect.signature(plan).parameters
 
 
 def _declared(op: Op, given: Mapping[str, Any], wrt: Sequence[bool]) -> list[tuple[tuple[Any, ...], torch.dtype]]:

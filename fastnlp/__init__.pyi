@@ -1,0 +1,28 @@
+# What users see, a line a name. `__init__.py` reads these lines and imports a name's module when it is first used.
+
+from fastnlp import text as text
+from fastnlp import torch as torch
+from fastnlp._op import value_and_grad as value_and_grad
+from fastnlp._op import vjp as vjp
+from fastnlp._threads import get_num_threads as get_num_threads
+from fastnlp._threads import set_num_threads as set_num_threads
+from fastnlp.ops.bucket_batches import Batches as Batches
+from fastnlp.ops.bucket_batches import bucket_batches as bucket_batches
+from fastnlp.ops.cooccurrence import cooccurrence as cooccurrence
+from fastnlp.ops.cross_entropy import cross_entropy as cross_entropy
+from fastnlp.ops.glove import GloVe as GloVe
+from fastnlp.ops.linear import linear as linear
+from fastnlp.ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
+from fastnlp.ops.linear_softmax import linear_softmax as linear_softmax
+from fastnlp.ops.pack import Packing as Packing
+from fastnlp.ops.pack import pack as pack
+from fastnlp.ops.softmax import log_softmax as log_softmax
+from fastnlp.ops.softmax import logsumexp as logsumexp
+from fastnlp.ops.softmax import softmax as softmax
+from fastnlp.text import Corpus as Corpus
+from fastnlp.text import KeyedVectors as KeyedVectors
+from fastnlp.text import Vocabulary as Vocabulary
+from fastnlp.text import build_vocab as build_vocab
+from fastnlp.text import encode as encode
+
+__version__: str

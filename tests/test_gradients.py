@@ -1,0 +1,40 @@
+"""`vjp` and `value_and_grad`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import fastnlp
+
+
+def test_fields_are_named_after_the_arguments(rng):
+    x, w = rng.standard_normal((4, 3)), rng.standard_normal((5, 3))
+    loss, grads = fastnlp.value_and_grad(fastnlp.linear_cross_entropy)(x, w, [0, 1, 2, 3])
+    assert np.ndim(loss) == 0
+    assert grads._fields == ("input", "linear_weight", "linear_bias")
+    assert grads.linear_bias is None
+    assert (grads.input.shape, grads.linear_weight.shape) == (x.shape, w.shape)
+
+
+def test_pullback_scales_and_leaves_its_state_alone(rng):
+    x = rng.standard_normal((4, 3))
+    _, pullback = fastnlp.vjp(fastnlp.cross_entropy)(x, [0, 1, 2, 0])
+    once = pullback(1.0).input.copy()
+    np.testing.assert_allclose(pullback(-2.5).input, -2.5 * once)
+    assert_array_equal(pullback(1.0).input, once)
+
+
+def test_wrong_uses(rng):
+    x = rng.standard_normal((4, 3))
+    with pytest.raises(TypeError, match="sin has no gradient here"):
+        fastnlp.vjp(np.sin)
+    with pytest.raises(ValueError, match="no gradient for 'weights'; it has for input, weight, bias"):
+        fastnlp.vjp(fastnlp.linear, wrt=["weights"])
+    with pytest.raises(ValueError, match=r"dy must have the shape of the value, \(4, 3\), got \(3,\)"):
+        fastnlp.vjp(fastnlp.softmax)(x)[1](np.ones(3))
+    with pytest.raises(ValueError, match="out cannot be combined with gradients"):
+        fastnlp.vjp(fastnlp.softmax)(x, out=np.empty_like(x))
+    with pytest.raises(ValueError, match="value_and_grad needs a scalar, softmax gave shape"):
+        fastnlp.value_and_grad(fastnlp.softmax)(x)
