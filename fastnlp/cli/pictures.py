@@ -152,7 +152,7 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     svg = svg[svg.index("<svg") :]
     for variable, colour in _COLOURS.items():
         svg = svg.replace(colour, f"var({variable})")
-    svg = re.sub(r"font: ([0-9.]+px) [^;\"]+", r"font: \1 var(--font)", svg)
+    svg = re.sub(r"(font-family:|font: [0-9.]+px) [^;\"]+", r"\1 var(--font)", svg)  # by version of matplotlib
     svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)

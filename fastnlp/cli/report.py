@@ -86,7 +86,7 @@ def _comparison(comparison: Comparison | None, note: str) -> str:
         f"<p>Which of {len(task.classes)} parts did a passage come from? The mean of a passage's word vectors goes "
         f"through one linear layer, trained on {len(task.label) - held_out:,} passages by the fused "
         f"<code>linear_cross_entropy</code> and judged on {held_out:,} passages <em>of other documents</em>. It is "
-        f"right for <strong>{accuracies['GloVe'][-1]:.1f} %</strong>. Always naming the largest part would be right for "
+        f"right for <strong>{accuracies['GloVe'][-1]:.1f} %</strong>. Always naming the largest part would be for "
         f"{majority:.1f} %; the same classifier on the same vectors, dealt to the words at random, for "
         f"{accuracies['shuffled'][-1]:.1f} %.</p>"
         f'<p class="note">{escape(note)} The word vectors were trained on all of the text, without its parts; only the '

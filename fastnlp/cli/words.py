@@ -34,7 +34,7 @@ def content_words(ids: NDArray[Any], words: Sequence[str], n: int) -> list[int]:
     n
         How many; fewer come back from a small vocabulary.
     """
-    V, blocks = len(words), -(-len(ids) // _BLOCK)
+    V, blocks = len(words), -(-len(ids) // _BLOCK) or 1
     known = ids >= 0
     pairs = np.unique((np.arange(len(ids)) // _BLOCK * V + ids)[known])
     held = np.bincount(pairs % V, minlength=V)

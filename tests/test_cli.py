@@ -1,0 +1,274 @@
+"""The command: what it writes, prints and returns, and one line for each thing that can go wrong."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastnlp
+
+pytest.importorskip("click")
+pytest.importorskip("rich")
+pytest.importorskip("matplotlib")
+
+from click.testing import CliRunner
+
+from fastnlp.cli import demo_corpus
+from fastnlp.cli.app import command
+
+
+def run(*arguments):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def fails(*arguments, status=2):
+    """Run a command that must fail: return its one line on stderr."""
+    result = run(*arguments)
+    lines = result.stderr.strip().splitlines()
+    errors = [line for line in lines if line.startswith("fastnlp: ")]
+    assert result.exit_code == status, result.output
+    assert len(errors) == 1, lines
+    assert lines[-1] == errors[0]
+    return errors[0]
+
+
+@pytest.fixture
+def text(tmp_path):
+    """Lines of three kinds, each with words of its own."""
+    rng = np.random.default_rng(0)
+    kinds = ["lion tiger cat paw fur", "bread cheese butter milk oven", "train rail station ticket coach"]
+    path = tmp_path / "text.txt"
+    lines = [" ".join(["The", *rng.permutation(kinds[i * 3 // 600].split() * 2), "."]) for i in range(600)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+SMALL = ("--dim", 8, "--window", 5, "--epochs", 3)
+
+
+def test_info():
+    result = run("info")
+    assert result.exit_code == 0
+    for word in ("numpy", np.__version__, "reference", "NumPy arrays go to", "threads", "compiled kernels"):
+        assert word in result.stdout
+
+
+def test_info_shows_what_is_set_wrong(monkeypatch):
+    monkeypatch.setenv("FASTNLP_BACKEND", "fast")
+    result = run("info")
+    assert result.exit_code == 0
+    assert "FASTNLP_BACKEND must be one of" in result.stdout
+
+
+def test_without_a_command_there_is_help():
+    result = run()
+    assert result.exit_code == 0
+    for name in ("info", "warmup", "glove", "demo"):
+        assert name in result.stdout
+    assert fastnlp.__version__ in run("--version").stdout
+
+
+def test_glove_writes_vectors_and_prints_neighbours(text, tmp_path):
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    result = run("glove", text, "-o", first, *SMALL, "--epochs", 30, "--lower")
+    assert result.exit_code == 0, result.stderr
+    vectors = fastnlp.KeyedVectors.load(first)
+    assert vectors.vectors.shape == (17, 8)
+    assert "the" in vectors
+    assert "tiger" in result.stdout
+    assert "training vectors" in result.stderr
+    assert run("glove", text, "-o", second, *SMALL, "--epochs", 30, "--lower").exit_code == 0
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_glove_options(text, tmp_path, monkeypatch):
+    output = tmp_path / "vectors.bin"
+    before = fastnlp.get_num_threads()
+    try:
+        result = run(
+            "glove", text, text, "-o", output, *SMALL, "--threads", 1, "--tokenizer", "words", "--min-count", 10
+        )
+        assert fastnlp.get_num_threads() == 1
+    finally:
+        fastnlp.set_num_threads(before)
+    assert result.exit_code == 0, result.stderr
+    assert len(fastnlp.KeyedVectors.load(output)) == 17
+
+
+def test_glove_of_invalid_utf8_warns_in_one_line(tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes(b"un caf\xe9 et un bar\n" * 30)
+    result = run("glove", path, "-o", tmp_path / "v.txt", *SMALL)
+    assert result.exit_code == 0
+    warnings = [line for line in result.stderr.splitlines() if "warning" in line]
+    assert len(warnings) == 1
+    assert "30" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (b"\0\1\2\xff", "is not text"),
+        (b" \n \n", "no tokens"),
+        (b"a b c", "min_count"),
+        (b"a\na\na\na\na\n", "stand near"),
+        (b"\xff\xfea\0", "UTF-16"),
+    ],
+)
+def test_bad_text_is_one_line(content, says, tmp_path):
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    output = tmp_path / "v.txt"
+    assert says in fails("glove", path, "-o", output, *SMALL)
+    assert not output.exists()
+    if content != b" \n \n":  # the demo skips blank lines itself
+        assert says in fails("demo", "--corpus", path, "--output", tmp_path / "demo", *SMALL)
+
+
+def test_truncated_and_misnamed_files(tmp_path):
+    import lzma
+
+    path = tmp_path / "text.xz"
+    path.write_bytes(lzma.compress(b"some words\n" * 1000)[:60])
+    assert "truncated" in fails("glove", path, "-o", tmp_path / "v.txt")
+    path.write_bytes(b"plain text")
+    assert "not packed" in fails("demo", "--corpus", path, "--output", tmp_path / "demo")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names here")
+def test_a_pipe_cannot_be_read_twice(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "read twice" in fails("glove", tmp_path / "pipe", "-o", tmp_path / "v.txt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("glove",), "Missing argument"),
+        (("glove", "TEXT"), "--output"),
+        (("glove", "TEXT", "-o", "v.foo"), "suffix"),
+        (("glove", "TEXT", "-o", "v.txt", "--dim", "0"), "--dim"),
+        (("glove", "TEXT", "-o", "v.txt", "--window", "21"), "--window"),
+        (("glove", "TEXT", "-o", "v.txt", "--x-max", "0"), "--x-max"),
+        (("glove", "TEXT", "-o", "v.txt", "--seed", "-1"), "--seed"),
+        (("glove", "TEXT", "-o", "v.txt", "--format", "foo"), "--format"),
+        (("glove", "TEXT", "-o", "nowhere/v.txt"), "folder"),
+        (("glove", "TEXT", "-o", "."), "cannot be written"),
+        (("demo", "--corpus", "TEXT", "--output", "TEXT"), "exists"),
+        (("demo", "--nonsense"), "--nonsense"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_bad_options_are_one_line(arguments, says, text, monkeypatch):
+    monkeypatch.chdir(text.parent)
+    assert says in fails(*(str(text) if argument == "TEXT" else argument for argument in arguments))
+
+
+def test_full_disk_is_one_line_and_keeps_the_old_file(text, tmp_path, monkeypatch):
+    output = tmp_path / "v.txt"
+    output.write_text("old", encoding="utf-8")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert os.strerror(errno.ENOSPC) in fails("glove", text, "-o", output, *SMALL)
+    assert output.read_text(encoding="utf-8") == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["text.txt", "v.txt"]
+
+
+def test_interruption_is_130(text, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fastnlp, "cooccurrence", interrupt)
+    assert "interrupted" in fails("glove", text, "-o", tmp_path / "v.txt", *SMALL, status=130)
+
+
+def test_a_fault_shows_its_traceback(text, tmp_path, monkeypatch):
+    def faulty(*_, **__):
+        raise AssertionError("a fault")
+
+    monkeypatch.setattr(fastnlp, "cooccurrence", faulty)
+    assert isinstance(run("glove", text, "-o", tmp_path / "v.txt", *SMALL).exception, AssertionError)
+
+
+def test_demo_on_a_users_file(text, tmp_path):
+    output = tmp_path / "demo"
+    result = run("demo", "--corpus", text, "--output", output, *SMALL)
+    assert result.exit_code == 0, result.stderr
+    assert "tokens a second" in result.stdout
+    assert "Which of 8 parts" in result.stdout
+    assert "largest part" in result.stdout
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "text.txt" in page
+    assert f"--corpus {text}" in page
+    assert [path.name for path in output.iterdir()] == ["report.html"]
+
+
+def test_demo_on_files_finds_which_one(text, tmp_path):
+    lines = text.read_text(encoding="utf-8").splitlines()
+    arguments = []
+    for k, name in enumerate(("cats", "food", "trains")):
+        (tmp_path / name).write_text("\n".join(lines[200 * k : 200 * (k + 1)]), encoding="utf-8")
+        arguments += ["--corpus", tmp_path / name]
+    result = run("demo", *arguments, "--output", tmp_path / "demo", *SMALL)
+    assert result.exit_code == 0, result.stderr
+    last = next(line for line in result.stdout.splitlines() if line.startswith("epoch 12"))
+    assert float(last.split()[-2].rstrip("%")) > 90, last
+
+
+def test_demo_on_documentation(tmp_path, monkeypatch):
+    folder = tmp_path / "lib"
+    folder.mkdir()
+    sentence = "This module is about the {} and about nothing but it at all."
+    (folder / "one.py").write_text(f'"""{sentence.format("one thing")}"""', encoding="utf-8")
+    (folder / "two.py").write_text(f'"""{sentence.format("other thing")}"""', encoding="utf-8")
+    monkeypatch.setattr(demo_corpus, "package_folders", lambda: {"": folder})
+    result = run("demo", "--output", tmp_path / "demo", "--min-count", 2, *SMALL)
+    assert result.exit_code == 0, result.stderr
+    assert "2 passages" in result.stdout
+    assert "No classifier" in result.stdout
+
+
+def test_warmup_reports_the_kernels(monkeypatch):
+    _jit = pytest.importorskip("fastnlp.kernels.cpu._jit")
+    labels = []
+    monkeypatch.setattr(_jit, "warm_up", lambda: iter(["a", "b"]))
+    monkeypatch.setattr(_jit, "cache_folder", lambda: labels.append("asked"))
+    result = run("warmup")
+    assert result.exit_code == 0, result.stderr
+    assert "kernels ready" in result.stdout
+    assert "FASTNLP_CACHE_DIR" in result.stdout
+
+
+def test_missing_libraries_are_one_line(monkeypatch, capsys):
+    from fastnlp import cli
+
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "rich" else importlib.util.find_spec(name))
+    with pytest.raises(SystemExit) as exit:
+        cli.main()
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == 'fastnlp: rich not installed: pip install "fastnlp-kernels[cli]"\n'
+
+
+def test_library_and_command_do_not_import_the_clis_libraries_early():
+    names = ("click", "rich", "matplotlib", "torch", "numba")
+    check = f"import sys, fastnlp, fastnlp.cli; print([m for m in {names} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_module_runs_as_the_command():
+    result = subprocess.run([sys.executable, "-m", "fastnlp", "glove"], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("fastnlp: Missing argument")
+    assert result.stderr.count("\n") == 1
