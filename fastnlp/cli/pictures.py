@@ -84,7 +84,7 @@ def scatter(name: str, words: Sequence[str], points: NDArray[Any], title: str) -
     """Draw words at `points` (n, 2), the first ones first: a word that would cover another is left a dot."""
     with _styled(name):
         figure, axes = _figure(9.6, 6.4)
-        axes.scatter(points[:, 0], points[:, 1], s=9, color=ACCENT, linewidths=0)
+        dots = axes.scatter(points[:, 0], points[:, 1], s=9, linewidths=0)
         axes.grid(visible=False)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -93,7 +93,9 @@ def scatter(name: str, words: Sequence[str], points: NDArray[Any], title: str) -
         axes.margins(0.06)
         figure.canvas.draw()
         pixels = axes.transData.transform(points) * 72 / figure.dpi
-        for i in _readable(words, pixels):
+        readable = _readable(words, pixels)
+        dots.set_facecolor([ACCENT if i in readable else LINE for i in range(len(words))])
+        for i in readable:
             axes.annotate(words[i], points[i], xytext=(4, 0), textcoords="offset points", va="center", fontsize=9.5)
         return _svg(figure, name, title)
 

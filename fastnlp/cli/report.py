@@ -85,9 +85,9 @@ def _comparison(comparison: Comparison | None, note: str) -> str:
     return (
         f"<p>Which of {len(task.classes)} parts did a passage come from? The mean of a passage's word vectors goes "
         f"through one linear layer, trained on {len(task.label) - held_out:,} passages by the fused "
-        f"<code>linear_cross_entropy</code> and judged on {held_out:,} passages <em>of other documents</em>. It is "
-        f"right for <strong>{accuracies['GloVe'][-1]:.1f} %</strong>. Always naming the largest part would be for "
-        f"{majority:.1f} %; the same classifier on the same vectors, dealt to the words at random, for "
+        f"<code>linear_cross_entropy</code> and judged on {held_out:,} passages <em>of other documents</em>. It "
+        f"finds <strong>{accuracies['GloVe'][-1]:.1f} %</strong>. Always naming the largest part would find "
+        f"{majority:.1f} %; the same classifier on the same vectors, dealt to the words at random, finds "
         f"{accuracies['shuffled'][-1]:.1f} %.</p>"
         f'<p class="note">{escape(note)} The word vectors were trained on all of the text, without its parts; only the '
         "classifier has not seen the documents that are held out.</p>"
@@ -151,6 +151,8 @@ small { color: var(--quiet); font-size: .75rem; font-variant-numeric: tabular-nu
 figure { margin: 0; }
 figure.one { max-width: 28rem; }
 svg { display: block; width: 100%; height: auto; }
+.map { overflow-x: auto; }
+.map svg { min-width: 44rem; }
 summary { cursor: pointer; color: var(--quiet); }
 code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-size: .9em; background: var(--wash);
   padding: .1em .35em; border-radius: 4px; overflow-wrap: anywhere; }
@@ -177,7 +179,7 @@ _PAGE = """<!DOCTYPE html>
 <h2>Words in a plane</h2>
 <p>The first two principal components of the vectors of frequent words. Each dot is a word; those whose names would
 cover others are left without.</p>
-<figure>{map}</figure>
+<figure class="map">{map}</figure>
 
 <h2>What the vectors know</h2>
 {classification}
