@@ -11,8 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 Array = NDArray[Any]
 
-_COMPUTE = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
-_HALF = ("float16", "bfloat16")  # accepted, computed in float32
+_COMPUTED = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def library_of(x: object) -> str:
@@ -67,21 +66,9 @@ def floating(name: str, x: Any, *, ndim: int | None = None, like: Array | None =
     ValueError
         The wrong number of axes, or none.
     """
-    if library_of(x) == "cupy":
-        array = x
-    elif isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array: fill or drop the masked entries first (x.filled(...))")
-    else:
-        array = np.asarray(x)
-        if not isinstance(x, np.ndarray) and array.dtype.kind in "iu":
-            array = array.astype(np.float64)
-    kind = array.dtype.name
-    if kind in _HALF:
-        array = array.astype(np.float32)
-    elif kind not in _COMPUTE:
-        raise TypeError(
-            f"{name} must be float32, float64, float16 or bfloat16, got {kind}: convert it with .astype(...)"
-        )
+    array = x if type(x) is np.ndarray or library_of(x) == "cupy" else _read(name, x)
+    if array.dtype not in _COMPUTED:
+        array = array.astype(_computed_dtype(name, array.dtype))
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}")
     if array.ndim == 0:
@@ -91,14 +78,36 @@ def floating(name: str, x: Any, *, ndim: int | None = None, like: Array | None =
     return array
 
 
+def _read(name: str, x: Any) -> Array:
+    """Read what is not a plain array: a sequence of numbers, or an array of another class."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: fill or drop the masked entries first (x.filled(...))")
+    array = np.asarray(x)
+    return array.astype(np.float64) if not isinstance(x, np.ndarray) and array.dtype.kind in "iu" else array
+
+
+def _computed_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which an argument of another floating dtype is computed."""
+    if dtype.name in ("float16", "bfloat16"):
+        return _COMPUTED[0]
+    native = dtype.newbyteorder("=")
+    if native in _COMPUTED:
+        return native
+    raise TypeError(
+        f"{name} must be float32, float64, float16 or bfloat16, got {dtype.name}: convert it with .astype(...)"
+    )
+
+
 def result_dtype(x: Any) -> np.dtype[Any]:
     """Return the dtype in which an array result goes back for the argument `x`: its own if floating, else float64."""
     dtype = getattr(x, "dtype", None)
     return np.dtype(np.float64) if dtype is None else dtype
 
 
-def class_indices(name: str, x: Any, *, shape: tuple[int, ...], classes: int, ignore_index: int | None) -> Array:
-    """Return class indices `x` as a flat int64 array after checking dtype, shape and range.
+def class_indices(
+    name: str, x: Any, *, shape: tuple[int, ...], classes: int, ignore_index: int | None
+) -> tuple[Array, int]:
+    """Return class indices `x` as a flat int64 array, -1 where they are ignored, and how many are not.
 
     Raises
     ------
@@ -107,24 +116,28 @@ def class_indices(name: str, x: Any, *, shape: tuple[int, ...], classes: int, ig
     ValueError
         Not of `shape`, or an entry that is neither in ``[0, classes)`` nor `ignore_index`.
     """
-    array = x if library_of(x) == "cupy" else np.asarray(x)
+    array = x if type(x) is np.ndarray or library_of(x) == "cupy" else np.asarray(x)
     if array.dtype.kind not in "iu" and not (array.size == 0 and not isinstance(x, np.ndarray)):
         raise TypeError(f"{name} must hold class indices (int32 or int64), got {array.dtype.name}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, one class index a row, got {array.shape}")
-    flat = array.reshape(-1)
-    if flat.size:
-        wrong = (flat < 0) | (flat >= classes)
-        if ignore_index is not None:
-            wrong &= flat != ignore_index
-        if wrong.any():
+    given = array.reshape(-1)
+    flat = given.astype(np.int64, copy=False)
+    outside = flat.view(np.uint64) >= classes  # negative ones are huge here
+    ignored = outside
+    if np.count_nonzero(outside):
+        wrong = outside if ignore_index is None else outside & (given != ignore_index)
+        if np.count_nonzero(wrong):
             row = int(wrong.argmax())
             ignoring = "" if ignore_index is None else f" or ignore_index={ignore_index}"
             raise ValueError(
-                f"{name} holds {int(flat[row])} at row {row}, outside [0, {classes}){ignoring}: "
+                f"{name} holds {int(given[row])} at row {row}, outside [0, {classes}){ignoring}: "
                 "check the labels against the number of classes"
             )
-    return flat.astype(np.int64, copy=False)
+    if ignore_index is not None and 0 <= ignore_index < classes:
+        ignored = flat == ignore_index
+    n_ignored = int(np.count_nonzero(ignored))
+    return (np.where(ignored, -1, flat) if n_ignored else flat), flat.size - n_ignored
 
 
 def integers(name: str, x: Any) -> Array:

@@ -80,6 +80,9 @@ def run(kernel: Callable[..., Any], n: int, *args: Any, grain: int) -> None:
     runs on the calling thread. The first exception stops the handing out of ranges and is raised here after all
     threads have left the arrays alone. Calls may come from many threads at once, and from within a kernel's task.
     """
+    if n <= grain:
+        kernel(0, n, *args)
+        return
     tasks = -(-n // grain)
     workers = min(get_num_threads(), tasks)
     if workers <= 1:

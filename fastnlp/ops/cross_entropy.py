@@ -43,14 +43,9 @@ class Rows(NamedTuple):
         """
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-        flat = _arrays.class_indices("target", target, shape=shape, classes=classes, ignore_index=ignore_index)
-        counted = flat.size
-        if ignore_index is not None:
-            ignored = flat == ignore_index
-            n_ignored = int(np.count_nonzero(ignored))
-            counted -= n_ignored
-            if n_ignored:
-                flat = np.where(ignored, -1, flat)
+        flat, counted = _arrays.class_indices(
+            "target", target, shape=shape, classes=classes, ignore_index=ignore_index
+        )
         return cls(_arrays.kernel_ready(flat), counted, reduction, shape)
 
     def scale(self, dloss: Any, dtype: np.dtype[Any]) -> Array:
@@ -64,7 +59,7 @@ class Rows(NamedTuple):
         """Reduce the losses of the rows; float32 or better. The mean over no row is NaN, as in PyTorch."""
         if self.reduction == "none":
             return nll.reshape(self.shape)
-        total = nll.sum(dtype=np.float64)
+        total = np.add.reduce(nll, dtype=np.float64)
         if self.reduction == "mean":
             total = total / self.counted if self.counted else np.float64(np.nan)
         return nll.dtype.type(total)

@@ -28,14 +28,21 @@ class _Plan(NamedTuple):
     dtype: np.dtype[Any]  # of the result
     out: Array | None
 
+    @property
+    def last_axis(self) -> bool:
+        """Tell whether the rows are the input as it stands."""
+        return self.axis in (-1, self.x.ndim - 1)
+
     def rows(self, array: Array) -> Array:
         """Return an array shaped as the input as rows ``(N, V)``, V along `axis`."""
-        return _arrays.as_rows(np.moveaxis(array.astype(self.x.dtype, copy=False), self.axis, -1))
+        if array.dtype != self.x.dtype:
+            array = array.astype(self.x.dtype)
+        return _arrays.as_rows(array if self.last_axis else np.moveaxis(array, self.axis, -1))
 
     def target_rows(self, x: Array) -> Array:
         """Return the rows that a kernel fills: `out`, the input's rows where they are `out`, or new ones."""
         out = self.out
-        if out is not None and self.axis in (-1, out.ndim - 1) and out.dtype == x.dtype:
+        if out is not None and self.last_axis and out.dtype == x.dtype:
             if _arrays.same_memory(out, x):
                 return x
             if _arrays.kernel_ready(out) is out and not np.may_share_memory(out, x):
@@ -44,8 +51,11 @@ class _Plan(NamedTuple):
 
     def back(self, rows: Array) -> Array:
         """Return rows in the input's axis order and dtype."""
-        moved = rows.reshape(np.moveaxis(self.x, self.axis, -1).shape)
-        return np.moveaxis(moved, -1, self.axis).astype(self.dtype, copy=False)
+        if self.last_axis:
+            y = rows.reshape(self.x.shape)
+        else:
+            y = np.moveaxis(rows.reshape(np.moveaxis(self.x, self.axis, -1).shape), -1, self.axis)
+        return y if y.dtype == self.dtype else y.astype(self.dtype)
 
     def result(self, rows: Array) -> Array:
         """Return rows as `back` does, in the caller's `out` if there is one."""
@@ -163,7 +173,7 @@ def _logsumexp_plan(input: Any, *, axis: int = -1, out: Array | None = None, bac
 
 def _logsumexp_forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
     x = plan.rows(plan.x)
-    shape = tuple(np.delete(plan.x.shape, plan.axis))
+    shape = plan.x.shape[:-1] if plan.last_axis else tuple(np.delete(plan.x.shape, plan.axis))
     out = _arrays.output(plan.out, shape, plan.dtype, x)
     lse = _arrays.empty(x.shape[0], x.dtype, x)
     plan.kernels.logsumexp(x, lse)
