@@ -25,8 +25,8 @@ def test_example_runs(title, tmp_path, monkeypatch, capsys):
     if title == "With torch":
         pytest.importorskip("torch", reason="torch is not installed")
     monkeypatch.chdir(tmp_path)
-    words = "the king and the queen of the land saw the king and the queen of the sea".split()
-    lines = [" ".join(words[i % 7 :] + words[: i % 5]) for i in range(60)]
+    text = "the king and the queen of the land saw the king and the queen of the sea"
+    lines = [text[text.index(" ", i % 30) + 1 :] for i in range(60)]
     (tmp_path / "corpus.txt").write_text("\n".join(lines), encoding="utf-8")
     exec(compile(examples()[title], str(README), "exec"), {})
     assert capsys.readouterr().out
