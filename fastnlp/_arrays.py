@@ -78,11 +78,16 @@ def floating(name: str, x: Any, *, ndim: int | None = None, like: Array | None =
     return array
 
 
-def _read(name: str, x: Any) -> Array:
-    """Read what is not a plain array: a sequence of numbers, or an array of another class."""
+def _read_any(name: str, x: Any) -> Array:
+    """Read what is not a plain array: a sequence, or an array of another class."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: fill or drop the masked entries first (x.filled(...))")
-    array = np.asarray(x)
+    return np.asarray(x)
+
+
+def _read(name: str, x: Any) -> Array:
+    """Read a sequence of numbers, or an array of another class; a sequence of integers is read as float64."""
+    array = _read_any(name, x)
     return array.astype(np.float64) if not isinstance(x, np.ndarray) and array.dtype.kind in "iu" else array
 
 
@@ -116,7 +121,7 @@ def class_indices(
     ValueError
         Not of `shape`, or an entry that is neither in ``[0, classes)`` nor `ignore_index`.
     """
-    array = x if type(x) is np.ndarray or library_of(x) == "cupy" else np.asarray(x)
+    array = x if type(x) is np.ndarray or library_of(x) == "cupy" else _read_any(name, x)
     if array.dtype.kind not in "iu" and not (array.size == 0 and not isinstance(x, np.ndarray)):
         raise TypeError(f"{name} must hold class indices (int32 or int64), got {array.dtype.name}")
     if array.shape != shape:
@@ -150,7 +155,7 @@ def integers(name: str, x: Any) -> Array:
     ValueError
         Not one axis, or a value beyond int64.
     """
-    array = np.asarray(x)
+    array = x if type(x) is np.ndarray else _read_any(name, x)
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name} must be integers, got {array.dtype.name}: convert them with .astype(np.int64)")
     if array.ndim != 1:

@@ -13,9 +13,10 @@ import numpy as np
 
 from fastnlp import _arrays
 from fastnlp._arrays import Array
+from fastnlp._checks import flag, integer
 from fastnlp._dispatch import kernels_for
 from fastnlp.ops._groups import IndexGroups, pointer, share
-from fastnlp.ops._lengths import checked_lengths, flag, integer, sort_keys
+from fastnlp.ops._lengths import checked_lengths, sort_keys
 
 
 @dataclass(frozen=True, eq=False, repr=False)

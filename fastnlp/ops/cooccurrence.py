@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastnlp._arrays import Array, integers, library_of
+from fastnlp._checks import flag, integer
 from fastnlp._dispatch import kernels_for
-from fastnlp.ops._lengths import flag, integer
 
 if TYPE_CHECKING:
     from scipy import sparse

@@ -43,9 +43,7 @@ class Rows(NamedTuple):
         """
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-        flat, counted = _arrays.class_indices(
-            "target", target, shape=shape, classes=classes, ignore_index=ignore_index
-        )
+        flat, counted = _arrays.class_indices("target", target, shape=shape, classes=classes, ignore_index=ignore_index)
         return cls(_arrays.kernel_ready(flat), counted, reduction, shape)
 
     def scale(self, dloss: Any, dtype: np.dtype[Any]) -> Array:

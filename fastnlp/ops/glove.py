@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastnlp._arrays import Array, kernel_ready
+from fastnlp._checks import integer, positive
 from fastnlp._dispatch import kernels_for
-from fastnlp.ops._lengths import integer
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -109,12 +109,9 @@ class GloVe:
         self.dim = integer("dim", dim, least=1)
         self.epochs = integer("epochs", epochs, least=1)
         self.seed = integer("seed", seed, least=0, most=None)
-        for name, value in (("x_max", x_max), ("lr", lr)):
-            if not (isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive finite number, got {value}")
         if not (isfinite(alpha) and alpha >= 0):
             raise ValueError(f"alpha must be a finite number, 0 or more, got {alpha}")
-        self.x_max, self.alpha, self.lr = float(x_max), float(alpha), float(lr)
+        self.x_max, self.alpha, self.lr = positive("x_max", x_max), float(alpha), positive("lr", lr)
         self._words: list[str] | None = None
         self._vectors: Any = None
 

@@ -7,7 +7,6 @@ A backend provides ``forward(x, weight, bias, scale, out, matmul)`` here, and fo
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from fastnlp import _arrays
 from fastnlp._arrays import Array
+from fastnlp._checks import positive
 from fastnlp._dispatch import backend_of, implementation
 from fastnlp._op import NOTHING, Saved, differentiable
 from fastnlp.ops.linear import (
@@ -53,9 +53,7 @@ def _plan(
     chosen = backend_of(backend, input, weight, bias)
     kernels, softmax, linear = (implementation(op, chosen) for op in ("linear_softmax", "softmax", "linear"))
     args = linear_arguments(input, weight, bias, _NAMES)
-    if not (isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be a positive finite number, got {temperature}")
-    return _Plan(kernels, softmax, linear, args, 1.0 / temperature, out, matmul)
+    return _Plan(kernels, softmax, linear, args, 1.0 / positive("temperature", temperature), out, matmul)
 
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:

@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastnlp._arrays import Array
+from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
 from fastnlp.ops._groups import IndexGroups, pointer, share
-from fastnlp.ops._lengths import checked_lengths, integer, sort_keys
+from fastnlp.ops._lengths import checked_lengths, sort_keys
 
 ALGORITHMS = ("first_fit_decreasing",)
 OVERLONG = ("error", "truncate", "drop")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import isfinite
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from fastnlp import _arrays
 from fastnlp._arrays import Array
+from fastnlp._checks import positive
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
 
@@ -74,9 +74,7 @@ def _plan(
     x = _arrays.floating("input", input)
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"axis must be within [{-x.ndim}, {x.ndim}) for an input of shape {x.shape}, got {axis}")
-    if not (isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be a positive finite number, got {temperature}")
-    return _Plan(kernels, x, axis, 1.0 / temperature, _arrays.result_dtype(input), out)
+    return _Plan(kernels, x, axis, 1.0 / positive("temperature", temperature), _arrays.result_dtype(input), out)
 
 
 def _forward(kernel: str, plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
