@@ -201,6 +201,42 @@ def test_a_forked_child_computes_after_its_parent_did():
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-4)
 
 
+def _compile_in_child(queue):
+    import numba
+
+    queue.put(numba.njit(lambda x: x + 1)(1))
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_child_forked_while_another_thread_compiles_can_compile():
+    numba = pytest.importorskip("numba", reason="numba is not installed")
+    lock = pytest.importorskip("numba.core.compiler_lock").global_compiler_lock
+    fastnlp.softmax(np.ones(3), backend="cpu")
+    taken, compiler = threading.Event(), None
+
+    def compiles():
+        with lock:  # as the compiler does, for longer than a fork takes
+            taken.set()
+            threading.Event().wait(0.5)
+
+    compiler = threading.Thread(target=compiles)
+    compiler.start()
+    taken.wait(10)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_compile_in_child, args=(queue,))
+    child.start()
+    try:
+        assert queue.get(timeout=30) == 2
+    finally:
+        compiler.join()
+        child.join(5)
+        if child.is_alive():
+            child.kill()
+    assert numba.njit(lambda x: x + 1)(1) == 2
+
+
 class Losses:
     """A map-style dataset whose items are computed by the library, on tensors, in the loader's workers."""
 

@@ -6,7 +6,8 @@ see that calls make no others. ``{f}`` stands for float32 and float64, ``{i}`` f
 Numba keys its cache by the file of the kernel alone: a change in `scalar.py`, which is inlined, would go unnoticed.
 And it numbers the compiled files of a function through an index, so that two processes that compile different
 signatures at once can leave an index that points to the other's code. Here the folder is named by a hash of all kernel
-sources and versions, and each file by a hash of its whole key, replaced atomically: no index, nothing to corrupt.
+sources and versions, and each file by a hash of its whole key, replaced atomically: no index. Each file begins with a
+hash of its contents, because damaged machine code would not raise an error, it would end the process.
 """
 
 from __future__ import annotations
@@ -27,13 +28,25 @@ import numba
 import numpy as np
 from numba.core import config
 from numba.core.caching import FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
 
 # Sums may be reordered and multiply-adds fused; NaN and inf keep their meaning.
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 _EXPANSIONS = {"{f}": ("float32", "float64"), "{i}": ("int32", "int64")}
 
+_HASH_BYTES = 32
+
 KERNELS: list[tuple[Any, tuple[str, ...]]] = []
 """Every compiled kernel of the process with the signatures it declares."""
+
+
+# A child forked while another thread compiles would find the compiler's lock taken for good: no fork before it is free.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 def jit(*signatures: str, fastmath: bool = True) -> Callable[[Callable[..., Any]], Any]:
@@ -82,33 +95,33 @@ def cache_folder() -> Path | None:
 
     Tried in turn: ``FASTNLP_CACHE_DIR``, the user's cache folder, a folder of the user's own among temporary files.
     """
-    for root in _candidates():
-        folder = root / _fingerprint()
-        try:
+    for candidate in _candidates():
+        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: this user has no home
+            folder = candidate.expanduser().absolute()
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Cached code is unpickled and run: only a folder that is this user's own will do.
-            if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+            if hasattr(os, "getuid") and (folder.is_symlink() or folder.stat().st_uid != os.getuid()):
                 continue
             with tempfile.TemporaryFile(dir=folder):
                 return folder
-        except OSError:
-            continue
     return None
 
 
 def _candidates() -> Iterator[Path]:
+    version = _fingerprint()
     asked = os.environ.get("FASTNLP_CACHE_DIR")
     if asked:
-        yield Path(asked)
+        yield Path(asked, version)
     if sys.platform == "win32":
-        user = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        user = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
-        user = Path.home() / "Library" / "Caches"
+        user = "~/Library/Caches"
     else:
-        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    yield user / "fastnlp"
+        user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    yield Path(user, "fastnlp", version)
     who = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    yield Path(tempfile.gettempdir()) / f"fastnlp-{who}"
+    # No folder in between: who owned that could put another in the place of this one.
+    yield Path(tempfile.gettempdir(), f"fastnlp-{who}-{version}")
 
 
 @functools.cache
@@ -135,10 +148,11 @@ class _Files:
 
     def load(self, key: object) -> Any:
         try:
-            stored, data = pickle.loads(self._path(key).read_bytes())
-        except FileNotFoundError:
-            return None
-        except Exception:  # truncated, or of another build: compile again and replace it
+            contents = self._path(key).read_bytes()
+            if contents[:_HASH_BYTES] != _hash(contents[_HASH_BYTES:]):
+                return None
+            stored, data = pickle.loads(contents[_HASH_BYTES:])
+        except Exception:  # not there, or of another build: compile it and replace it
             return None
         return data if stored == repr(key) else None
 
@@ -147,7 +161,8 @@ class _Files:
         try:
             with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
                 written = file.name
-                file.write(pickle.dumps((repr(key), data)))
+                contents = pickle.dumps((repr(key), data))
+                file.write(_hash(contents) + contents)
             os.replace(written, self._path(key))
         except OSError:  # the disk is full or became read-only: this process has its code, the next compiles again
             if written is not None:
@@ -156,6 +171,10 @@ class _Files:
 
     def flush(self) -> None:
         pass
+
+
+def _hash(contents: bytes) -> bytes:
+    return hashlib.sha256(contents).digest()
 
 
 def _cache(function: Callable[..., Any], folder: Path) -> FunctionCache:
