@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,18 @@ def test_damaged_files_are_compiled_again(tmp_path):
     assert finish(start(tmp_path)) == (1, 0)
 
 
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_damage_within_a_file_is_noticed_before_the_code_runs(place, tmp_path):
+    finish(start(tmp_path))
+    (path,) = files(tmp_path)
+    contents = bytearray(path.read_bytes())
+    at = int(place * len(contents))
+    contents[at : at + 512] = bytes(512)
+    path.write_bytes(contents)
+    assert finish(start(tmp_path)) == (0, 1)
+    assert finish(start(tmp_path)) == (1, 0)
+
+
 def test_another_kernels_code_under_its_name_is_not_run(tmp_path):
     finish(start(tmp_path, "f4"))
     (single,) = files(tmp_path)
@@ -84,6 +97,41 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path):
     assert finish(start(blocked, TMPDIR=str(elsewhere), **settings)) == (0, 1)
     assert files(elsewhere)
     assert finish(start(blocked, TMPDIR=str(elsewhere), **settings)) == (1, 0)
+
+
+def folder_of(tmp_path, code="", **environment):
+    """The cache folder of a process that starts in `tmp_path`, and whether it is there."""
+    code = f"{code}\nfrom fastnlp.kernels.cpu._jit import cache_folder as f\nprint(f(), f().is_dir())"
+    environment = {k: v for k, v in (os.environ | environment).items() if v is not None}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    folder, there = run.stdout.split()
+    assert there == "True"
+    return Path(folder)
+
+
+def test_folders_relative_to_home_and_to_here(tmp_path):
+    home = tmp_path / "home"
+    assert folder_of(tmp_path, FASTNLP_CACHE_DIR="~/kernels", HOME=str(home)).parent == home / "kernels"
+    assert folder_of(tmp_path, FASTNLP_CACHE_DIR="here").parent == tmp_path / "here"
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="homes are looked up otherwise there")
+def test_a_user_without_a_home_gets_a_temporary_folder(tmp_path):
+    nobody = "import pwd\ndef unknown(uid): raise KeyError(uid)\npwd.getpwuid = unknown"
+    settings = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "FASTNLP_CACHE_DIR"))
+    assert folder_of(tmp_path, nobody, TMPDIR=str(tmp_path), **settings).parent == tmp_path
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="there are no owners here")
+def test_a_link_to_a_folder_is_not_taken_for_ones_own(tmp_path):
+    asked, other = tmp_path / "asked", tmp_path / "other"
+    version = folder_of(tmp_path, FASTNLP_CACHE_DIR=str(other)).name
+    asked.mkdir()
+    (asked / version).symlink_to(other / version)
+    settings = {"FASTNLP_CACHE_DIR": str(asked), "XDG_CACHE_HOME": str(tmp_path / "user")}
+    assert folder_of(tmp_path, **settings).parent == tmp_path / "user" / "fastnlp"
 
 
 def test_no_folder_at_all_is_no_error(tmp_path, monkeypatch):
