@@ -16,7 +16,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
@@ -66,7 +66,7 @@ def get_num_threads() -> int:
 def _checked(n: int | str, name: str) -> int:
     try:
         value = int(n)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = 0
     if value < 1 or (not isinstance(n, str) and value != n):
         raise ValueError(f"{name} must be a positive integer, got {n!r}")
@@ -105,8 +105,13 @@ def run(kernel: Callable[..., Any], n: int, *args: Any, grain: int) -> None:
                 failed = True
                 raise
 
-    pool = _get_pool()
-    helpers = [pool.submit(drain) for _ in range(workers - 1)]
+    helpers: list[Future[None]] = []
+    try:
+        pool = _get_pool()
+        for _ in range(workers - 1):
+            helpers.append(pool.submit(drain))  # noqa: PERF401 (what was submitted must be known if one fails)
+    except RuntimeError:  # the interpreter is on its way out, or the system has no more threads: do without
+        pass
     try:
         drain()
     except BaseException:

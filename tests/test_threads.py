@@ -110,6 +110,33 @@ def test_an_exception_reaches_the_caller_and_the_pool_lives_on(threads):
     assert sorted(done) == list(range(10))
 
 
+def test_a_system_without_more_threads_is_no_error(monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    fastnlp.set_num_threads(4)
+    monkeypatch.setattr(_threads, "_pool", None)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    seen = np.zeros(100, int)
+
+    def count(begin, end):
+        seen[begin:end] += 1
+
+    _threads.run(count, 100, grain=3)
+    assert_array_equal(seen, np.ones(100, int))
+
+
+@pytest.mark.parametrize("before", [1, 1000], ids=["no pool yet", "a pool"])
+def test_calls_at_exit_of_the_interpreter(before):
+    code = (
+        "import atexit, numpy as np, fastnlp; fastnlp.set_num_threads(4); x = np.ones((1000, 1000))\n"
+        f"fastnlp.softmax(x[:{before}])\n"
+        "atexit.register(lambda: print(fastnlp.softmax(x)[0, 0]))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (run.stdout.strip(), run.stderr) == ("0.001", "")
+
+
 def blas_limits():
     """The thread limit of every BLAS and OpenMP that is loaded, and torch's own."""
     threadpoolctl = pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
@@ -272,7 +299,7 @@ def test_data_loader_workers_compute_after_their_parent_did():
 def test_thread_count_settings():
     fastnlp.set_num_threads(3)
     assert fastnlp.get_num_threads() == 3
-    for wrong in (0, -1, 1.5, "many", None):
+    for wrong in (0, -1, 1.5, float("inf"), "many", None):
         with pytest.raises(ValueError, match="positive integer"):
             fastnlp.set_num_threads(wrong)
     assert fastnlp.get_num_threads() == 3
