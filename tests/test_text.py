@@ -322,14 +322,32 @@ def test_several_files(tmp_path):
     assert build_vocab(iter(names), min_count=1).words == tuple(sorted(names))  # an iterator of str is lines
 
 
-def test_names_of_files_among_lines_are_an_error(tmp_path):
+def test_a_list_of_str_is_files_only_if_all_name_files(tmp_path):
+    path = str(text_file(tmp_path, "a b"))
+    assert build_vocab([path], min_count=1).words == ("a", "b")
+    assert build_vocab(iter([path]), min_count=1).words == (path,)
+    for lines in ([path, "missing.txt"], ("missing.txt", path), [path, path, "missing.txt"]):
+        with pytest.warns(
+            UserWarning, match=r"lines of text: '.*text\.txt' names a file, but 'missing\.txt' does not"
+        ) as w:
+            vocab = build_vocab(lines, min_count=1)
+        assert w[0].filename == __file__
+        assert set(vocab.words) == {path, "missing.txt"}
+        with pytest.warns(UserWarning, match="names a file"):
+            assert encode(lines, vocab).n_documents == len(lines)
+        assert encode(iter(lines), vocab).n_documents == len(lines)
+
+
+def test_names_of_files_that_are_missing(tmp_path):
     path = str(text_file(tmp_path))
-    with pytest.raises(ValueError, match=r"item 1 is 'missing\.txt', which is none"):
-        build_vocab([path, "missing.txt"])
     with pytest.raises(FileNotFoundError, match=r"missing\.txt"):
         build_vocab([Path(path), Path("missing.txt")])
     with pytest.raises(ValueError, match="strings that do not name existing files are lines of text"):
         build_vocab(["missing.txt"])
+    with pytest.raises(ValueError, match="no word occurs") as raised:
+        build_vocab(iter(["x" * 1000]))
+    assert "files" not in str(raised.value)  # an iterator cannot be names
+    assert len(str(raised.value)) < 200
 
 
 def test_lines_with_ends_and_several_lines_in_one_str(tmp_path):

@@ -277,6 +277,13 @@ def test_malformed_files_name_the_path_and_the_line(tmp_path, name, content, mes
     assert str(path) in str(raised.value)
 
 
+@pytest.mark.parametrize("suffix", ["txt", "vec", "bin", "npz"])
+def test_very_long_words_come_back(tmp_path, suffix):
+    words = KeyedVectors(["x" * 3_000_000, "b"], np.eye(2))
+    words.save(tmp_path / f"v.{suffix}")
+    assert KeyedVectors.load(tmp_path / f"v.{suffix}").words == words.words
+
+
 def test_an_npz_of_other_things(tmp_path):
     np.savez(tmp_path / "v.npz", x=np.zeros(3))
     with pytest.raises(ValueError, match="is not an npz file of word vectors"):

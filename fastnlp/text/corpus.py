@@ -136,7 +136,8 @@ def encode(
     Warns
     -----
     UserWarning
-        Bytes that are not UTF-8 were replaced; said once, with their number.
+        Bytes that are not UTF-8 were replaced; said once, with their number. Or a list was taken as lines though some
+        of its str name files.
     """
     if not isinstance(vocab, Vocabulary):
         raise TypeError(f"vocab must be a Vocabulary, got {type(vocab).__name__}: make one with build_vocab")

@@ -13,6 +13,7 @@ from fastnlp.text import reading
 Progress = Callable[[int, int | None], object]
 
 _NOTHING = object()
+_LOOKED_AT = 10  # strings of a list among which names of files are looked for
 _TYPES = "the path of a file, or an iterable of paths, of lines (str) or of lists of tokens"
 
 
@@ -38,9 +39,11 @@ class Source:
     """
 
     kind: Literal["files", "lines", "tokens"]
+    could_be_names: bool  # lines of a list or tuple, perhaps meant as names of files
 
     def __init__(self, files_or_lines: Any) -> None:
         self._replaced: dict[str, int] = {}  # file: invalid UTF-8 sequences that were replaced
+        self.could_be_names = False
         if isinstance(files_or_lines, (str, os.PathLike)):
             self._set_files([files_or_lines])
             return
@@ -58,10 +61,11 @@ class Source:
         if isinstance(first, os.PathLike):
             self._set_files([first, *items])
         elif isinstance(first, str):
-            if isinstance(files_or_lines, (list, tuple)) and _name_files(files_or_lines):
-                self._set_files(files_or_lines)
-            else:
-                self.kind = "lines"
+            self.kind = "lines"
+            if isinstance(files_or_lines, (list, tuple)):
+                self.could_be_names = True
+                if _name_files(files_or_lines):
+                    self._set_files(files_or_lines)
         elif isinstance(first, (list, tuple)):
             self.kind = "tokens"
         else:
@@ -150,22 +154,23 @@ class Source:
 
 
 def _name_files(strings: list[str] | tuple[str, ...]) -> bool:
-    """Tell whether `strings` name files: all of them, or not the first.
+    """Tell whether all of `strings` name files, and warn on behalf of the caller's caller if only some seem to."""
+    other = next((item for item in strings if not _is_file(item)), None)
+    if other is None:
+        return True
+    name = next(filter(_is_file, strings[:_LOOKED_AT]), None)
+    if name is not None:
+        warnings.warn(
+            f"files_or_lines is taken as lines of text: {name!r} names a file, but {other!r:.60} does not (correct "
+            "it if files are meant, pass iter(lines) if lines are)",
+            UserWarning,
+            stacklevel=4,
+        )
+    return False
 
-    Raises
-    ------
-    ValueError
-        The first ones do, a later one does not.
-    """
-    for i, name in enumerate(strings):
-        if not (isinstance(name, str) and os.path.isfile(name)):
-            if i == 0:
-                return False
-            raise ValueError(
-                f"files_or_lines starts with names of files ({strings[0]!r}), but item {i} is {name!r:.60}, which is "
-                "none: correct it, or pass iter(lines) if these are lines of text"
-            )
-    return True
+
+def _is_file(item: object) -> bool:
+    return isinstance(item, str) and os.path.isfile(item)
 
 
 def _describe(item: object) -> str:

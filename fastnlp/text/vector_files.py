@@ -26,7 +26,6 @@ _SUFFIXES = {".txt": "glove", ".vec": "word2vec", ".w2v": "word2vec", ".bin": "w
 _FORMATS = ("glove", "word2vec", "word2vec-binary", "npz")
 _ROWS = 1 << 10  # rows that are turned into text at a time
 _HEADER = re.compile(rb"(\d+) (\d+)[ \r\n]*")
-_LONGEST_WORD = 1 << 14  # bytes
 
 
 def format_of(path: Path, format: str | None) -> str:
@@ -46,9 +45,22 @@ def format_of(path: Path, format: str | None) -> str:
     if suffix not in _SUFFIXES:
         raise ValueError(
             f"the suffix of {os.fspath(path)} is none of {', '.join(_SUFFIXES)}: "
-            f"say format= one of {', '.join(map(repr, _FORMATS))}"
+            f"use one of these, or give the format, one of {', '.join(map(repr, _FORMATS))}"
         )
     return _SUFFIXES[suffix]
+
+
+def format_to_write(path: Path, format: str | None) -> str:
+    """Return what `format_of` returns, for a file that is to be written.
+
+    Raises
+    ------
+    ValueError
+        The format or the suffix is not known, or the name says that the file is packed.
+    """
+    if os.fspath(path).lower().endswith((".gz", ".bz2", ".xz")):
+        raise ValueError(f"{os.fspath(path)} would not be packed: drop the suffix, and pack the file afterwards")
+    return format_of(path, format)
 
 
 def write(path: Path, format: str, words: Sequence[str], vectors: Vectors) -> None:
@@ -59,10 +71,8 @@ def write(path: Path, format: str, words: Sequence[str], vectors: Vectors) -> No
     OSError
         The file cannot be written.
     ValueError
-        A word cannot stand in this format, or the name says that the file is packed.
+        A word cannot stand in this format.
     """
-    if os.fspath(path).lower().endswith((".gz", ".bz2", ".xz")):
-        raise ValueError(f"{os.fspath(path)} would not be packed: drop the suffix, and pack the file afterwards")
     if format != "npz":
         check_writable(words, path, 'format="npz" takes any word')
     with atomic_write(path) as file:
@@ -205,8 +215,8 @@ def _read_binary(name: str, file: io.BufferedReader) -> tuple[list[bytes], Vecto
             words.append(rest[at:space].removeprefix(b"\n"))
             numbers += rest[space + 1 : space + 1 + width]
             at = space + 1 + width
-            if not words[-1] or len(words[-1]) > _LONGEST_WORD:
-                raise ValueError(f"{name}, word {len(words)}: it is empty or very long, the file is malformed")
+            if not words[-1]:
+                raise ValueError(f"{name}, word {len(words)}: it is empty, the file is malformed")
         rest = rest[at:]
         if not chunk:
             break

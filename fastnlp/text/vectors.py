@@ -156,7 +156,7 @@ class KeyedVectors:
         ValueError
             The format is not known, or a word is empty or holds ASCII white space (only "npz" takes that).
         """
-        vector_files.write(path, vector_files.format_of(path, format), self.words, self.vectors)
+        vector_files.write(path, vector_files.format_to_write(path, format), self.words, self.vectors)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, format: str | None = None) -> KeyedVectors:

@@ -163,8 +163,9 @@ def build_vocab(
     ----------
     files_or_lines
         Text. A str or a path is the name of one file of UTF-8 text, plain or packed as .gz, .bz2 or .xz. An iterable
-        of paths, or a list of str that all name files, is several. Any other iterable of str is lines, an iterable of
-        lists of str is lines that are tokens already. A line longer than 1 MiB in a file goes to the tokenizer in
+        of paths is several. A list or tuple of str (be it one) is files if all of them name existing files, otherwise
+        lines; pass ``iter(lines)`` where a line could be such a name. Any other iterable of str is lines, an iterable
+        of lists of str is lines that are tokens already. A line longer than 1 MiB in a file goes to the tokenizer in
         pieces, cut at spaces.
     tokenizer
         How a line becomes tokens:
@@ -198,7 +199,8 @@ def build_vocab(
     Warns
     -----
     UserWarning
-        Bytes that are not UTF-8 were replaced; said once, with their number.
+        Bytes that are not UTF-8 were replaced; said once, with their number. Or a list was taken as lines though some
+        of its str name files.
     """
     tokenizers.check(tokenizer)
     least = _positive("min_count", min_count)
@@ -224,14 +226,14 @@ def build_vocab(
 
 
 def _nothing_left(source: Source, counter: Counter[str], min_count: int) -> str:
-    hint = " (strings that do not name existing files are lines of text)" if source.kind == "lines" else ""
+    hint = " (strings that do not name existing files are lines of text)" if source.could_be_names else ""
     if not counter:
         return (
             f"the text holds no tokens, so with min_count={min_count} no vocabulary: give text that holds words{hint}"
         )
     word, count = counter.most_common(1)[0]
     return (
-        f"no word occurs min_count={min_count} times among {counter.total()} tokens, the most frequent, {word!r}, "
+        f"no word occurs min_count={min_count} times among {counter.total()} tokens, the most frequent, {word!r:.60}, "
         f"{count} times: lower min_count, or give more text{hint}"
     )
 
