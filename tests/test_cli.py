@@ -71,6 +71,7 @@ def test_without_a_command_there_is_help():
     assert result.exit_code == 0
     for name in ("info", "warmup", "glove", "demo"):
         assert name in result.stdout
+    assert "..." not in result.stdout.replace("[ARGS]...", "")  # no summary is cut
     assert fastnlp.__version__ in run("--version").stdout
 
 
@@ -163,6 +164,12 @@ def test_a_pipe_cannot_be_read_twice(tmp_path):
         (("glove", "TEXT", "-o", "v.txt", "--format", "foo"), "--format"),
         (("glove", "TEXT", "-o", "nowhere/v.txt"), "folder"),
         (("glove", "TEXT", "-o", "."), "cannot be written"),
+        (("glove", "TEXT", "-o", ""), "cannot be written"),
+        (("glove", "TEXT", "-o", "v.txt/"), "folder"),
+        (("glove", "TEXT", "-o", "TEXT"), "would be overwritten"),
+        (("glove", "TEXT", "-o", "v.txt.gz", "--min-count", "1000000"), "would not be packed"),  # before any work
+        (("demo", "--corpus", "TEXT", "--output", ""), "name another folder"),
+        (("demo", "--corpus", "TEXT", "missing.txt"), "missing.txt"),
         (("demo", "--corpus", "TEXT", "--output", "TEXT"), "exists"),
         (("demo", "--nonsense"), "--nonsense"),
         (("nonsense",), "nonsense"),
@@ -170,7 +177,9 @@ def test_a_pipe_cannot_be_read_twice(tmp_path):
 )
 def test_bad_options_are_one_line(arguments, says, text, monkeypatch):
     monkeypatch.chdir(text.parent)
+    before = text.read_bytes()
     assert says in fails(*(str(text) if argument == "TEXT" else argument for argument in arguments))
+    assert text.read_bytes() == before
 
 
 def test_full_disk_is_one_line_and_keeps_the_old_file(text, tmp_path, monkeypatch):
@@ -192,6 +201,49 @@ def test_interruption_is_130(text, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fastnlp, "cooccurrence", interrupt)
     assert "interrupted" in fails("glove", text, "-o", tmp_path / "v.txt", *SMALL, status=130)
+
+
+def test_interruption_while_the_libraries_load(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt", encoding="utf-8")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "fastnlp", "info"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "fastnlp: interrupted\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.parametrize("arguments", [("info",), ("--help",)])
+def test_nobody_reads_on(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastnlp", *arguments], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_text_that_vanishes_is_an_error_that_names_it(text, tmp_path, monkeypatch):
+    encode = fastnlp.text.encode
+
+    def too_late(*arguments, **options):
+        text.unlink()
+        return encode(*arguments, **options)
+
+    monkeypatch.setattr(fastnlp.text, "encode", too_late)
+    assert "text.txt: no such file" in fails("glove", text, "-o", tmp_path / "v.txt", *SMALL)
+
+
+def test_a_report_does_not_overwrite_the_text(text, tmp_path):
+    page = tmp_path / "report.html"
+    page.write_bytes(text.read_bytes())
+    assert "would be overwritten" in fails("demo", "--corpus", page, "--output", tmp_path)
+    assert page.read_bytes() == text.read_bytes()
 
 
 def test_a_fault_shows_its_traceback(text, tmp_path, monkeypatch):
@@ -227,6 +279,25 @@ def test_demo_on_files_finds_which_one(text, tmp_path):
     assert float(last.split()[-2].rstrip("%")) > 90, last
 
 
+def test_demo_takes_several_files_after_one_option(text, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_bytes(text.read_bytes())
+    result = run("demo", "--corpus", text, other, "--output", tmp_path / "demo", *SMALL)
+    assert result.exit_code == 0, result.stderr
+    assert "Which of 2 parts" in result.stdout
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert f"demo --corpus {text} {other} --output" in page
+
+
+def test_demo_without_words_to_show_says_nothing_odd(tmp_path):
+    path = tmp_path / "numbers.txt"
+    path.write_text("1 2 3 4 5 6 7 8 9\n" * 500, encoding="utf-8")
+    result = run("demo", "--corpus", path, "--output", tmp_path / "demo", *SMALL)
+    assert result.exit_code == 0, result.stderr
+    assert "warning" not in result.stderr
+    assert "(The text has no titles to go by" in result.stdout
+
+
 def test_demo_on_documentation(tmp_path, monkeypatch):
     folder = tmp_path / "lib"
     folder.mkdir()
@@ -249,6 +320,14 @@ def test_warmup_reports_the_kernels(monkeypatch):
     assert result.exit_code == 0, result.stderr
     assert "kernels ready" in result.stdout
     assert "FASTNLP_CACHE_DIR" in result.stdout
+
+
+def test_warmup_tells_what_could_not_be_kept(monkeypatch, tmp_path):
+    _jit = pytest.importorskip("fastnlp.kernels.cpu._jit")
+    monkeypatch.setattr(_jit, "warm_up", lambda: iter(["a", "b"]))
+    monkeypatch.setattr(_jit, "cache_folder", lambda: tmp_path)
+    (tmp_path / "a.nbc").touch()
+    assert "but only 1 could be kept" in run("warmup").stdout
 
 
 def test_missing_libraries_are_one_line(monkeypatch, capsys):

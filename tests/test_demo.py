@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 import warnings
 from html.parser import HTMLParser
 
@@ -15,7 +18,7 @@ import fastnlp
 pytest.importorskip("click")
 pytest.importorskip("matplotlib")
 
-from fastnlp.cli import classifier, demo_corpus, pictures, report, words
+from fastnlp.cli import classifier, demo_corpus, pictures, report, titles, words
 from fastnlp.cli.demo import joined
 
 DOCSTRING = """
@@ -102,7 +105,8 @@ def test_documentation_of_a_package_tree(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         passages = demo_corpus.documentation({"": library, "numpy": science}, lambda *call: calls.append(call))
-    assert list(zip(*passages, strict=True)) == [
+    assert passages.note.startswith("The parts are packages")
+    assert list(zip(*passages[:3], strict=True)) == [
         ("A module that stands all alone here.", "", "alone"),
         ("The if statement is used for conditions.", "language reference", "language reference: 'if'"),
         ("The while statement is used for loops.", "language reference", "language reference: 'while'"),
@@ -135,6 +139,65 @@ def test_lines_of_one_file_fall_into_parts_and_blocks(tmp_path):
     assert list(dict.fromkeys(passages.document))[1] == "text.txt: block 2"
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (" = Valkyria Chronicles III = ", (1, "Valkyria Chronicles III")),
+        (" = = Game play = = ", (2, "Game play")),
+        ("=== History ===", (3, "History")),
+        ("# A title", (1, "A title")),
+        ("### Three ###", (3, "Three")),
+        ("CHAPTER IV", (2, "CHAPTER IV")),
+        ("Chapter 12. In which", (2, "Chapter 12. In which")),
+        ("chapter i .", (2, "chapter i .")),
+        ("BOOK THE FIRST: SOWING", (1, "BOOK THE FIRST: SOWING")),
+        ("第1章甄士隐梦幻识通灵", (2, "第1章甄士隐梦幻识通灵")),
+        ("第一百二十回 甄士隐详说太虚情", (2, "第一百二十回 甄士隐详说太虚情")),
+        ("卷", None),
+        ("第四回中既将薛家母子在荣府中寄居等事略已表明。", None),
+        ("Chapter four of the story begins here", None),
+        ("part of the house", None),
+        ("#hashtag", None),
+        ("= 5", None),
+        ("= = =", None),
+        ("# " + "word " * 50, None),
+        ("", None),
+    ],
+)
+def test_titles(line, found):
+    assert titles.level_and_title(line) == found
+
+
+def test_pieces_are_those_of_the_highest_level_that_has_enough():
+    lines = ["# Book", "preface", *["## One", *["text"] * 4, "### inner"] * 3, "# Notes", "## Two", "text"]
+    assert titles.pieces(lines, shortest=5, fewest=3) == [
+        ("One", 2, 8),
+        ("One (2)", 8, 14),
+        ("One (3)", 14, 20),
+        ("Two", 21, 23),
+    ]
+    assert [piece.title for piece in titles.pieces(lines, shortest=2, fewest=2)] == ["Book", "Notes"]
+    assert titles.pieces(lines, shortest=5, fewest=4) == []
+    assert titles.pieces(["text"], shortest=1, fewest=1) == []
+
+
+def test_one_file_with_titles_has_the_longest_pieces_as_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_corpus, "TITLED_PARTS", 4)
+    path = tmp_path / "book.txt"
+    text = ["A preface."]
+    for i in range(6):
+        text += [f"CHAPTER {i + 1}", *(f"Line {k}" for k in range(30 if i else 10))]
+    path.write_text("\n\n".join(text), encoding="utf-8")
+    passages = demo_corpus.user_text([str(path)])
+    assert list(dict.fromkeys(passages.part)) == ["", *(f"CHAPTER {i}" for i in (2, 3, 4, 5))]
+    assert passages.text == [line.lower() for line in text]
+    assert passages.document[:2] == ["book.txt", "CHAPTER 1: block 1"]
+    for part in ("CHAPTER 2", "CHAPTER 5"):
+        blocks = [document for name, document in zip(*passages[1:3], strict=True) if name == part]
+        assert len(set(blocks)) == 31 // demo_corpus.SHORTEST_BLOCK
+    assert "4 longest of 6 titled pieces" in passages.note
+
+
 def test_several_files_are_parts_and_long_lines_are_cut(tmp_path):
     paths = []
     for name in ("a", "b"):
@@ -165,7 +228,7 @@ def test_content_words_come_in_bursts(rng):
 
 def test_is_word():
     assert all(map(words.is_word, ["lion", "字", "été"]))
-    assert not any(map(words.is_word, ["", "a", "of", ",", "12", "x1y", "。"]))
+    assert not any(map(words.is_word, ["", "a", "of", ",", "12", "x1y", "。", "x" * 1000]))
 
 
 def test_plane_keeps_the_two_widest_directions(rng):
@@ -176,6 +239,7 @@ def test_plane_keeps_the_two_widest_directions(rng):
     assert found.shape == (200, 2)
     assert abs(found[:100, 0].mean() - found[100:, 0].mean()) > 0.5
     assert words.plane(np.ones((1, 3), np.float32)).shape == (1, 2)
+    assert words.plane(np.ones((0, 3), np.float32)).shape == (0, 2)
 
 
 @pytest.fixture
@@ -342,6 +406,16 @@ def test_pictures_take_the_colours_and_the_font_of_the_page():
     assert "var(--accent)" in svg
     assert "var(--font)" in svg
     assert all(f">{text}<" in svg for text in ("one", "two", "level", "label", "epoch"))
+
+
+def test_pictures_are_silent_without_a_home():
+    draw = "from fastnlp.cli import pictures; pictures.curves('name', {'one': [1.0, 2.0]}, 'label')"
+    homeless = {key: value for key, value in os.environ.items() if key not in ("MPLCONFIGDIR", "XDG_CONFIG_HOME")}
+    homeless["HOME"] = os.devnull
+    done = subprocess.run(
+        [sys.executable, "-c", draw], env=homeless, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stderr == ""
 
 
 def test_labels_do_not_cover_each_other():

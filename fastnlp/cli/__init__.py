@@ -14,6 +14,10 @@ def main() -> None:
     if missing:
         print(f'fastnlp: {", ".join(missing)} not installed: pip install "fastnlp-kernels[cli]"', file=sys.stderr)
         sys.exit(2)
-    from fastnlp.cli.app import command
+    try:
+        from fastnlp.cli.app import command
+    except KeyboardInterrupt:  # later ones are the command's
+        print("fastnlp: interrupted", file=sys.stderr)
+        sys.exit(130)
 
     command(prog_name="fastnlp")

@@ -22,36 +22,45 @@ if TYPE_CHECKING:
 _ROWS, _NEIGHBOURS, _ON_THE_MAP = 16, 8, 220
 _CLASSIFIER_EPOCHS = 12
 _DOCUMENTATION = "The documentation of Python, NumPy and SciPy on this machine, read from their sources."
-_PARTS_OF = (
-    "The parts are packages and subpackages, and the language reference; the documents are modules and topics.",
-    "The parts are eighths of one file, the documents blocks of its lines; eighths of a mixture are alike.",
-    "The parts are the files, the documents blocks of their lines.",
-)
-"""What to say of the parts of no, one and several files of the user's."""
+_TEXT = click.Path(exists=True, dir_okay=False)
 
 
-@click.command()
+@click.command(short_help="Take real text all the way to word vectors and a report.")
 @click.option(
     "--corpus",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False),
-    help="A file of UTF-8 text, plain or packed as .gz, .bz2 or .xz; may be repeated.",
+    type=_TEXT,
+    help="A file of UTF-8 text, plain or packed as .gz, .bz2 or .xz; more may follow.",
 )
+@click.argument("more", nargs=-1, metavar="[FILE]...", type=_TEXT)
 @click.option("--output", default="fastnlp-demo", show_default=True, type=click.Path(), help="Folder of the report.")
 @Hyperparameters.options(dim=50, window=15)
-def demo(corpus: tuple[str, ...], output: str, **given: Any) -> None:
+def demo(corpus: tuple[str, ...], more: tuple[str, ...], output: str, **given: Any) -> None:
     """Take real text all the way: vocabulary, counts, word vectors, a classifier, a report.
 
-    Without --corpus the text is the documentation of Python, NumPy and SciPy on this machine. Nothing is downloaded.
+    Without files the text is the documentation of Python, NumPy and SciPy on this machine. Nothing is downloaded. The
+    classifier tells which file a line is from, in one file which of its longest articles or chapters.
+
+    \b
+    Examples:
+      fastnlp demo
+      fastnlp demo --corpus novel.txt --output novel
+      fastnlp demo --corpus austen.txt dickens.txt.gz eliot.txt.xz
     """
     from fastnlp.cli import demo_corpus
     from fastnlp.cli.console import Stages
 
     parameters = Hyperparameters(**given)
+    corpus = (*corpus, *more)
     training.check_files(corpus)
     path = os.path.join(output, "report.html")
-    os.makedirs(output, exist_ok=True)
-    training.check_writable(path)
+    try:
+        os.makedirs(output, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(
+            f"--output {output!r} cannot be made: {error.strerror}, name another folder"
+        ) from None
+    training.check_writable(path, corpus)
     stages = Stages()
     with stages.stage("reading") as update:
         passages = demo_corpus.user_text(corpus, update) if corpus else demo_corpus.documentation(progress=update)
@@ -68,8 +77,7 @@ def demo(corpus: tuple[str, ...], output: str, **given: Any) -> None:
     )
     print_neighbours(encoded, model.vectors, _ROWS)
     comparison = classify(passages, encoded, model.vectors, parameters.seed, stages)
-    note = _PARTS_OF[min(len(corpus), 2)]
-    click.echo(f"({note})")
+    click.echo(f"({passages.note})")
 
     figures = [
         ("passages", f"{len(passages.text):,}"),
@@ -89,7 +97,7 @@ def demo(corpus: tuple[str, ...], output: str, **given: Any) -> None:
             corpus=encoded,
             model=model,
             comparison=comparison,
-            note=note,
+            note=passages.note,
             seconds=dict(stages.seconds),
         )
     click.echo(f"\n{sum(stages.seconds.values()):.1f} s in all; the report is {path}")
@@ -164,5 +172,5 @@ def command_line(context: click.Context) -> str:
         if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
             given = context.params[option.name]
             for value in given if isinstance(given, tuple) else (given,):
-                words += [option.opts[0], str(value)]
+                words += [option.opts[0], str(value)] if isinstance(option, click.Option) else [str(value)]
     return shlex.join(words)

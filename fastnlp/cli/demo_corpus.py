@@ -3,9 +3,9 @@
 The documentation is that of Python (the language reference and the docstrings of the standard library), NumPy and
 SciPy. It is read from the sources and parsed, never imported: no code runs.
 
-A passage is a sentence of a docstring, or a line of a user's file. It has a part (the area or file that it comes from,
-which the demo's classifier must tell) and a document (the module, topic or block of lines that it stands in, by which
-passages are held out).
+A passage is a sentence of a docstring, or a line of a user's file. It has a part (the area, file or titled piece that
+it comes from, which the demo's classifier must tell) and a document (the module, topic or block of lines that it stands
+in, by which passages are held out).
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fastnlp.cli.titles import pieces
+
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
 LANGUAGE_REFERENCE = "language reference"
-PARTS = 8  # that one file of a user's is cut into
+PARTS = 8  # that one file of a user's is cut into where it has no titles
+TITLED_PARTS = 16  # at most, where it has: the longest pieces
+SHORTEST_PIECE = 20  # lines that a titled piece needs in order to be a part
+FEWEST_PIECES = 4  # of them
 BLOCKS = 25  # of lines, in a part of a user's text: its documents
+SHORTEST_BLOCK = 4  # lines, in a titled piece
 SMALLEST_PART = 400  # passages and
 FEWEST_DOCUMENTS = 4  # documents that an area of the documentation needs in order to be a class
 
@@ -37,6 +43,7 @@ class Passages(NamedTuple):
     text: list[str]
     part: list[str]
     document: list[str]
+    note: str = ""  # what the parts and documents are, a sentence
 
 
 def documentation(packages: Mapping[str, Path] | None = None, progress: Progress | None = None) -> Passages:
@@ -76,7 +83,9 @@ def documentation(packages: Mapping[str, Path] | None = None, progress: Progress
             progress(done, len(files))
     if not passages.text:
         raise ValueError("this Python has no documentation to read (its sources are not installed): pass --corpus FILE")
-    return _without_small_parts(passages)
+    return _without_small_parts(passages)._replace(
+        note="The parts are packages and subpackages, and the language reference; the documents are modules and topics."
+    )
 
 
 def package_folders() -> dict[str, Path]:
@@ -185,29 +194,54 @@ def _without_small_parts(passages: Passages) -> Passages:
 def user_text(paths: Sequence[str], progress: Callable[[int, int | None], object] | None = None) -> Passages:
     """Return the lines of a user's files, lower-cased, without empty ones; long ones are cut.
 
-    The part of a line is its file, or for one file the eighth of it. The document is a block of consecutive lines.
+    The part of a line is its file. In one file with titles the longest pieces that they head are parts, and the rest is
+    for the vectors alone; without titles the parts are eighths. The document is a block of consecutive lines.
 
     Raises
     ------
     OSError, ValueError
         A file cannot be read, is empty, is not text or holds only white space.
     """
-    passages = Passages([], [], [])
     names = [os.path.basename(path) for path in paths]
     if len(set(names)) < len(names):
         names = list(paths)
+    if len(paths) == 1:
+        return _one_file(names[0], _lines(paths[0], progress))
+    passages = Passages([], [], [], "The parts are the files, the documents blocks of their lines.")
     for path, name in zip(paths, names, strict=True):
         lines = _lines(path, progress)
-        parts = PARTS if len(paths) == 1 else 1
-        for i, line in enumerate(lines):
-            block = i * parts * BLOCKS // len(lines)
-            passages.text.append(line)
-            passages.part.append(name if parts == 1 else f"part {block // BLOCKS + 1}")
-            passages.document.append(f"{name}: block {block + 1}")
+        passages.text.extend(map(str.lower, lines))
+        passages.part.extend([name] * len(lines))
+        passages.document.extend(_blocks(name, len(lines), BLOCKS))
     return passages
 
 
-_PIECE = re.compile(r".{1,1000}(?=\s|$)|.{1,1000}")
+def _one_file(name: str, lines: Sequence[str]) -> Passages:
+    text = [line.lower() for line in lines]
+    found = pieces(lines, shortest=SHORTEST_PIECE, fewest=FEWEST_PIECES)
+    if not found:
+        part = [f"part {i * PARTS // len(lines) + 1}" for i in range(len(lines))]
+        note = "The text has no titles to go by: its parts are eighths, the documents blocks of their lines."
+        return Passages(text, part, _blocks(name, len(lines), PARTS * BLOCKS), note)
+
+    longest = sorted((piece for piece in found if piece.size >= SHORTEST_PIECE), key=lambda piece: -piece.size)
+    chosen = set(longest[:TITLED_PARTS])
+    part, document = [""] * len(lines), [name] * len(lines)
+    for piece in found:
+        inside = slice(piece.begin, piece.end)
+        blocks = min(BLOCKS, piece.size // SHORTEST_BLOCK) if piece in chosen else 1
+        part[inside] = [piece.title if piece in chosen else ""] * piece.size
+        document[inside] = _blocks(piece.title, piece.size, blocks)
+    longest_of = f"the {len(chosen)} longest of {len(found)} titled pieces"
+    return Passages(text, part, document, f"The parts are {longest_of}, the documents blocks of their lines.")
+
+
+def _blocks(name: str, lines: int, blocks: int) -> list[str]:
+    """Name the block of each line."""
+    return [f"{name}: block {i * blocks // lines + 1}" for i in range(lines)]
+
+
+_CUT = re.compile(r".{1,1000}(?=\s|$)|.{1,1000}")
 
 
 def _lines(path: str, progress: Callable[[int, int | None], object] | None) -> list[str]:
@@ -217,7 +251,7 @@ def _lines(path: str, progress: Callable[[int, int | None], object] | None) -> l
     lines: list[str] = []
     for batch in source.batches(progress):
         for line in batch.lines:
-            lines.extend(piece for cut in _PIECE.findall(line.lower()) if (piece := cut.strip()))
+            lines.extend(piece for cut in _CUT.findall(line) if (piece := cut.strip()))
     source.warn()
     if not lines:
         raise ValueError(f"{path} holds only white space: give a file that holds text")

@@ -17,7 +17,7 @@ _PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "torch", "cupy", "numba-cuda
 _CUPY = ("cupy", "cupy-cuda12x", "cupy-cuda13x")  # the distributions that are CuPy
 
 
-@click.command()
+@click.command(short_help="Show versions, backends, threads and the kernel cache.")
 def info() -> None:
     """Show versions, backends, threads and the cache of compiled kernels."""
     from fastnlp.cli.console import print_table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # Stand-ins, which the page's own colours replace: so a picture follows a change to dark.
 _COLOURS = {"--ink": "#010203", "--quiet": "#020304", "--line": "#030405", "--accent": "#040506", "--second": "#050607"}
 INK, QUIET, LINE, ACCENT, SECOND = _COLOURS.values()
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a user without a home has no folder for its settings
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text as text: the browser draws it, in fonts that matplotlib need not have

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -53,7 +54,9 @@ class Hyperparameters(NamedTuple):
             for name in reversed(cls._fields):
                 kind, default, text = settings[name]
                 flag = f"--{name.replace('_', '-')}"
-                function = click.option(flag, type=kind, default=default, show_default=True, help=text)(function)
+                metavar = "X" if isinstance(kind, click.FloatRange) else "N"
+                option = click.option(flag, type=kind, metavar=metavar, default=default, show_default=True, help=text)
+                function = option(function)
             return function
 
         return add
@@ -72,8 +75,8 @@ class Lines:
         return iter(self._lines)
 
 
-def encoded(text: Lines | Sequence[str], parameters: Hyperparameters, tokenizer: Any, stages: Stages) -> Corpus:
-    """Return the ids of a text (lines, or names of files) by a vocabulary of its own."""
+def encoded(text: Lines | Sequence[Path], parameters: Hyperparameters, tokenizer: Any, stages: Stages) -> Corpus:
+    """Return the ids of a text (lines, or files) by a vocabulary of its own."""
     from fastnlp.text import build_vocab, encode
 
     with stages.stage(VOCABULARY) as update:
@@ -125,11 +128,14 @@ def check_files(files: Sequence[str]) -> None:
         reading.check(file)
 
 
-def check_writable(path: str) -> None:
-    """Raise, before any work, if a file cannot be written at `path`."""
+def check_writable(path: str, text: Sequence[str]) -> None:
+    """Raise, before any work, if a file cannot be written at `path`, or is one of the files of the text."""
+    if any(os.path.exists(path) and os.path.samefile(path, file) for file in text):
+        raise click.ClickException(f"{path} would be overwritten, and it is the text: name another output")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise click.ClickException(f"{path} cannot be written: the folder {folder} does not exist, make it first")
-    if os.path.isdir(path) or not os.access(folder, os.W_OK):
-        problem = "it is a folder" if os.path.isdir(path) else f"the folder {folder} is closed to this user"
-        raise click.ClickException(f"{path} cannot be written: {problem}")
+    if not os.path.basename(path) or os.path.isdir(path):
+        raise click.ClickException(f"{path!r} cannot be written: it is a folder or has no name, name a file")
+    if not os.access(folder, os.W_OK):
+        raise click.ClickException(f"{path} cannot be written: the folder {folder} is closed to this user")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 
-@click.command()
+@click.command(short_help="Compile all CPU kernels now, once for a machine.")
 def warmup() -> None:
-    """Compile all CPU kernels into the cache, once for a machine."""
+    """Compile all CPU kernels into the cache, once for a machine, so that no first call waits."""
     import importlib
     import pkgutil
 
@@ -29,4 +29,6 @@ def warmup() -> None:
             update(done, total)
     folder = _jit.cache_folder()
     kept = f"kept in {folder}" if folder else "kept nowhere: set FASTNLP_CACHE_DIR to a folder that you can write to"
+    if folder and (files := len(list(folder.glob("*.nbc")))) < total:
+        kept = f"but only {files} could be {kept}: make room there, or set FASTNLP_CACHE_DIR to another folder"
     click.echo(f"{total} kernels ready after {sum(stages.seconds.values()):.1f} s, {kept}")

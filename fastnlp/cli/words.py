@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 _BLOCK = 1000  # tokens
 _CANDIDATES = 2000
+_LONGEST_WORD = 40  # characters
 _IDEOGRAPHS = "\u2e80"  # from here on one character can be a word
 
 
 def is_word(token: str) -> bool:
-    """Tell whether a token is made of letters: at least three, or one ideograph."""
-    return token.isalpha() and (len(token) >= 3 or token[0] >= _IDEOGRAPHS)
+    """Tell whether a token is made of letters: at least three, or one ideograph, and no more than people write."""
+    return token.isalpha() and len(token) <= _LONGEST_WORD and (len(token) >= 3 or token[0] >= _IDEOGRAPHS)
 
 
 def content_words(ids: NDArray[Any], words: Sequence[str], n: int) -> list[int]:
@@ -56,6 +57,8 @@ def neighbours(vectors: Any, word: str, n: int) -> list[tuple[str, float]]:
 
 def plane(vectors: NDArray[Any]) -> NDArray[Any]:
     """Return the first two principal components (n, 2) of unit-length rows of `vectors` (n, D)."""
+    if not len(vectors):
+        return np.zeros((0, 2), vectors.dtype)
     rows = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(vectors.dtype).tiny)
     rows = rows - rows.mean(axis=0)
     _, _, axes = np.linalg.svd(rows, full_matrices=False)
