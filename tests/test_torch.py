@@ -149,6 +149,48 @@ def test_layouts_and_integer_targets():
         torch.testing.assert_close(loss.detach(), expected.detach())
 
 
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_within_checkpoint(use_reentrant):
+    from torch.utils.checkpoint import checkpoint
+
+    x, w, b, target = operands()
+
+    def run(x):
+        return fastnlp.torch.linear_cross_entropy(torch.tanh(x), w, target, linear_bias=b)
+
+    expected = torch.autograd.grad(run(x), (x, w, b))
+    checkpoint(run, x, use_reentrant=use_reentrant).backward()
+    for tensor, grad in zip((x, w, b), expected, strict=True):
+        torch.testing.assert_close(tensor.grad, grad)
+
+
+def test_autocast_and_inference_mode():
+    x, w, _, target = operands(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = torch.nn.functional.linear(x, torch.eye(16))
+        loss = fastnlp.torch.linear_cross_entropy(hidden, w, target)
+    assert hidden.dtype == torch.bfloat16
+    loss.backward()
+    assert (loss.dtype, x.grad.dtype, w.grad.dtype) == (torch.float32,) * 3
+    with torch.inference_mode():
+        assert not fastnlp.torch.linear_cross_entropy(x, w, target).requires_grad
+
+
+def test_compiles_with_dynamic_shapes():
+    def step(x, w, target):
+        logits = (x @ w.T).reshape(2, -1, w.shape[0]).movedim(-1, 1)
+        loss = fastnlp.torch.cross_entropy(logits, target.reshape(2, -1))
+        return loss + fastnlp.torch.linear_cross_entropy(x, w, target, reduction="none").sum()
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=True)
+    for n, c in ((6, 7), (8, 9)):
+        x, w, _, _ = operands(n=(n,), c=c)
+        target = torch.randint(0, c, (n,))
+        results = [torch.autograd.grad(f(x, w, target), (x, w)) for f in (step, compiled)]
+        for eager, traced in zip(*results, strict=True):
+            torch.testing.assert_close(traced, eager)
+
+
 def test_all_ignored_gives_nan_loss_and_zero_gradients():
     x, w, b, target = operands()
     loss = fastnlp.torch.linear_cross_entropy(x, w, torch.full_like(target, -100), linear_bias=b)
@@ -188,6 +230,18 @@ def test_bad_input():
         run(x, w, target, label_smoothing=0.1)
     with pytest.raises(NotImplementedError, match="weight is not there yet"):
         fastnlp.torch.cross_entropy(x[0], target[0], weight=b)
+    with pytest.raises(TypeError, match=r"target must be a tensor, got list: use torch\.as_tensor"):
+        run(x, w, target.tolist())
+    with pytest.raises(TypeError, match="linear_bias must be a tensor, got ndarray"):
+        run(x, w, target, linear_bias=b.detach().numpy())
+    with pytest.raises(TypeError, match="input must be a tensor, got ndarray"):
+        fastnlp.torch.cross_entropy(x.detach().numpy(), target)
+    with pytest.raises(TypeError, match="ignore_index must be of type int, got float"):
+        run(x, w, target, ignore_index=-100.0)
+    with pytest.raises(TypeError, match="reduction must be of type str, got NoneType"):
+        run(x, w, target, reduction=None)
+    with pytest.raises(TypeError, match="workspace must be of type int, got str"):
+        run(x, w, target, workspace="1 GB")
     with pytest.raises(TypeError, match="dense"):
         run(x.detach().to_sparse(), w, target)
     with pytest.raises(ValueError, match="different devices"):
@@ -196,3 +250,5 @@ def test_bad_input():
         run(x.to("meta"), w.to("meta"), target.to("meta"))
     with pytest.raises(TypeError, match=r"fastnlp\.torch"):
         fastnlp.linear_cross_entropy(x, w, target)
+    with pytest.raises(TypeError, match=r"fastnlp\.torch"):
+        fastnlp.softmax(x.detach().as_subclass(type("Mine", (torch.Tensor,), {})))

@@ -22,6 +22,14 @@ from fastnlp._op import Op, Output, op_of
 
 # The annotations of public functions in the language of torch schemas; Any stands for an array.
 _SCHEMA_TYPES = {"Any": "Tensor", "int": "int", "float": "float", "str": "str", "bool": "bool"}
+# What such an argument may be; a traced int is a SymInt.
+_ACCEPTED = {
+    "Any": (Tensor,),
+    "int": (int, np.integer, torch.SymInt),
+    "float": (float, int, np.floating, torch.SymFloat),
+    "str": (str,),
+    "bool": (bool,),
+}
 _NOT_BRIDGED = ("out", "backend")
 _NUMPY_HAS = (torch.float32, torch.float64)
 
@@ -32,7 +40,7 @@ def bridge(function: Callable[..., Any]) -> Callable[..., Tensor]:
     Raises (when called)
     --------------------
     TypeError
-        A tensor that is not dense.
+        What is not a tensor where one is wanted, a tensor that is not dense, an option of another type.
     ValueError
         Tensors on different devices; and whatever `function` raises.
     NotImplementedError
@@ -50,6 +58,8 @@ def bridge(function: Callable[..., Any]) -> Callable[..., Tensor]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         given = bound.arguments
+        for name, parameter in parameters.items():
+            _check_type(op.name, parameter, given[name])
         _check_tensors(op.name, given)
         wrt = [_needs_gradient(given[name]) for name in op.differentiable]
         return forward_op(*given.values(), wrt)[0]
@@ -133,8 +143,8 @@ def _register_autograd(op: Op, forward_op: Any, backward_op: Any, names: Sequenc
         dvalue = douts[0]
         if dvalue is None:
             return (None,) * (len(names) + 1)
-        n_tensors = sum(ctx.is_tensor)
-        tensors, saved = iter(ctx.saved_tensors[:n_tensors]), list(ctx.saved_tensors[n_tensors:])
+        kept, n_tensors = ctx.saved_tensors, sum(ctx.is_tensor)  # read once: checkpointing makes them anew for it
+        tensors, saved = iter(kept[:n_tensors]), list(kept[n_tensors:])
         values = [next(tensors) if is_one else x for is_one, x in zip(ctx.is_tensor, ctx.options, strict=True)]
         grads = iter(backward_op(*values, ctx.wrt, saved, dvalue))
         wanted = {name for name, asked in zip(op.differentiable, ctx.wrt, strict=True) if asked}
@@ -145,9 +155,15 @@ def _register_autograd(op: Op, forward_op: Any, backward_op: Any, names: Sequenc
 
 def _declaration(parameter: inspect.Parameter) -> str:
     """Write a parameter in a torch schema; an array that may be None is ``Tensor?``."""
+    kind, optional = _kind(parameter)
+    return f"{_SCHEMA_TYPES[kind]}{'?' if optional else ''} {parameter.name}"
+
+
+def _kind(parameter: inspect.Parameter) -> tuple[str, bool]:
+    """Return the annotation of a parameter without None, and whether it may be None."""
     annotation = str(parameter.annotation)
     optional = annotation.endswith(" | None") or (annotation == "Any" and parameter.default is None)
-    return f"{_SCHEMA_TYPES[annotation.removesuffix(' | None')]}{'?' if optional else ''} {parameter.name}"
+    return annotation.removesuffix(" | None"), optional
 
 
 def _plan(op: Op, given: Mapping[str, Any]) -> Any:
@@ -193,6 +209,14 @@ def _tensor(x: Any, dtype: torch.dtype) -> Tensor:
 
 def _needs_gradient(x: Tensor | None) -> bool:
     return x is not None and x.requires_grad and torch.is_grad_enabled()
+
+
+def _check_type(op: str, parameter: inspect.Parameter, value: Any) -> None:
+    kind, optional = _kind(parameter)
+    if isinstance(value, _ACCEPTED[kind]) or (optional and value is None):
+        return
+    wanted, remedy = ("a tensor", ": use torch.as_tensor(...)") if kind == "Any" else (f"of type {kind}", "")
+    raise TypeError(f"{op}: {parameter.name} must be {wanted}, got {type(value).__name__}{remedy}")
 
 
 def _check_tensors(name: str, given: Mapping[str, Any]) -> None:

@@ -52,7 +52,7 @@ def cross_entropy(
         As `fastnlp.cross_entropy`.
     """
     _refuse(weight=weight, size_average=size_average, reduce=reduce, label_smoothing=label_smoothing or None)
-    if input.dim() > 2:
+    if isinstance(input, Tensor) and input.dim() > 2:
         input = input.movedim(1, -1)
     return _cross_entropy_op(input, target, ignore_index=ignore_index, reduction=reduction)
 
