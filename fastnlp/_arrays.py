@@ -19,8 +19,11 @@ def library_of(x: object) -> str:
     kind = type(x)
     if kind is np.ndarray:
         return "numpy"
-    root = kind.__module__.partition(".")[0]
-    return root if root in ("cupy", "torch") else "numpy"
+    for base in kind.__mro__:
+        root = base.__module__.partition(".")[0]
+        if root in ("cupy", "torch"):
+            return root
+    return "numpy"
 
 
 def common_library(*arrays: Any) -> str:
@@ -45,6 +48,26 @@ def common_library(*arrays: Any) -> str:
     return libraries.pop() if libraries else "numpy"
 
 
+def read(name: str, x: Any) -> Array:
+    """Return `x` as an array, whatever its dtype; only what is not one yet is converted.
+
+    Raises
+    ------
+    TypeError
+        A masked array.
+    ValueError
+        Not an array, and nothing that can be read as one.
+    """
+    if type(x) is np.ndarray or library_of(x) == "cupy":
+        return x
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: fill or drop the masked entries first (x.filled(...))")
+    try:
+        return np.asarray(x)
+    except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths, a tensor that wants gradients
+        raise ValueError(f"{name} cannot be read as an array: {error}") from error
+
+
 def floating(name: str, x: Any, *, ndim: int | None = None, like: Array | None = None) -> Array:
     """Return `x` as a float32 or float64 array; float16 and bfloat16 become float32, nothing else is converted.
 
@@ -66,9 +89,7 @@ def floating(name: str, x: Any, *, ndim: int | None = None, like: Array | None =
     ValueError
         The wrong number of axes, or none.
     """
-    array = x if type(x) is np.ndarray or library_of(x) == "cupy" else _read(name, x)
-    if array.dtype not in _COMPUTED:
-        array = array.astype(_computed_dtype(name, array.dtype))
+    array = _floats(name, x)
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}")
     if array.ndim == 0:
@@ -78,17 +99,27 @@ def floating(name: str, x: Any, *, ndim: int | None = None, like: Array | None =
     return array
 
 
-def _read_any(name: str, x: Any) -> Array:
-    """Read what is not a plain array: a sequence, or an array of another class."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array: fill or drop the masked entries first (x.filled(...))")
-    return np.asarray(x)
+def upstream(dy: Any, shape: tuple[int, ...]) -> Array:
+    """Return an upstream gradient as a float32 or float64 array of `shape`.
+
+    Raises
+    ------
+    TypeError
+        Not a floating dtype.
+    ValueError
+        Another shape.
+    """
+    array = _floats("dy", dy)
+    if array.shape != shape:
+        raise ValueError(f"dy must have the shape of the value, {shape}, got {array.shape}")
+    return array
 
 
-def _read(name: str, x: Any) -> Array:
-    """Read a sequence of numbers, or an array of another class; a sequence of integers is read as float64."""
-    array = _read_any(name, x)
-    return array.astype(np.float64) if not isinstance(x, np.ndarray) and array.dtype.kind in "iu" else array
+def _floats(name: str, x: Any) -> Array:
+    array = read(name, x)
+    if not hasattr(x, "dtype") and array.dtype.kind in "iuf":
+        return array.astype(np.float64, copy=False)
+    return array if array.dtype in _COMPUTED else array.astype(_computed_dtype(name, array.dtype))
 
 
 def _computed_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -121,7 +152,7 @@ def class_indices(
     ValueError
         Not of `shape`, or an entry that is neither in ``[0, classes)`` nor `ignore_index`.
     """
-    array = x if type(x) is np.ndarray or library_of(x) == "cupy" else _read_any(name, x)
+    array = read(name, x)
     if array.dtype.kind not in "iu" and not (array.size == 0 and not isinstance(x, np.ndarray)):
         raise TypeError(f"{name} must hold class indices (int32 or int64), got {array.dtype.name}")
     if array.shape != shape:
@@ -155,7 +186,7 @@ def integers(name: str, x: Any) -> Array:
     ValueError
         Not one axis, or a value beyond int64.
     """
-    array = x if type(x) is np.ndarray else _read_any(name, x)
+    array = read(name, x)
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name} must be integers, got {array.dtype.name}: convert them with .astype(np.int64)")
     if array.ndim != 1:

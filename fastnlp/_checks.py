@@ -11,24 +11,25 @@ import numpy as np
 LARGEST = int(np.iinfo(np.int32).max)
 
 
-def positive(name: str, value: Any) -> float:
-    """Return the argument `value` as a float above zero.
+def positive(name: str, value: Any, *, or_zero: bool = False) -> float:
+    """Return the argument `value` as a float above zero, or zero where that is allowed.
 
     Raises
     ------
     TypeError
         Not a real number (a bool is none).
     ValueError
-        Not finite, or not above zero.
+        Not finite, or too small.
     """
     try:
         number = float(value) if not isinstance(value, str | bool | np.bool_) else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = None
     if number is None:
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not (isfinite(number) and number > 0):
-        raise ValueError(f"{name} must be a positive finite number, got {value}")
+    if not (isfinite(number) and (number > 0 or (or_zero and number == 0))):
+        wanted = "finite number, 0 or more" if or_zero else "positive finite number"
+        raise ValueError(f"{name} must be a {wanted}, got {value}")
     return number
 
 

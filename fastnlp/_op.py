@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from fastnlp import _arrays
+
 if TYPE_CHECKING:
     import inspect
 
@@ -100,7 +102,8 @@ def vjp(function: Callable[..., Any], *, wrt: Iterable[str] | None = None) -> Ca
     """Return `function` as one that also gives its vector-Jacobian product.
 
     ``y, pullback = vjp(f)(*args)`` computes ``y = f(*args)``; ``pullback(dy)`` returns ``dy @ J`` for each argument
-    in `wrt`, with ``J = dy/darg``, as a named tuple whose fields are the arguments' names.
+    in `wrt`, with ``J = dy/darg``, as a named tuple whose fields are the arguments' names. It can be called again; the
+    gradients are the caller's own. Arguments and ``y`` are kept, not copied: leave them unchanged until then.
 
     Parameters
     ----------
@@ -113,7 +116,7 @@ def vjp(function: Callable[..., Any], *, wrt: Iterable[str] | None = None) -> Ca
     Raises
     ------
     TypeError
-        `function` is not differentiable.
+        `function` is not differentiable; `dy` is not of a floating dtype.
     ValueError
         `wrt` names something that is not a differentiable argument; `dy` is not of the shape of `y`.
 
@@ -143,12 +146,13 @@ def vjp(function: Callable[..., Any], *, wrt: Iterable[str] | None = None) -> Ca
         if op.keeps_value:
             saved = (value, *saved)
 
-        def pullback(dvalue: Any) -> Any:
-            dvalue = np.asarray(dvalue) if np.isscalar(dvalue) else dvalue
-            if dvalue.shape != np.shape(value):
-                raise ValueError(f"dy must have the shape of the value, {np.shape(value)}, got {dvalue.shape}")
-            grads = dict(zip(op.differentiable, op.backward(plan, wanted, saved, dvalue), strict=True))
-            return fields(*(grads[name] for name in names))
+        def pullback(dvalue: Any, *, keep: bool = True) -> Any:
+            grads = op.backward(plan, wanted, saved, _arrays.upstream(dvalue, np.shape(value)))
+            if keep:  # what the next call starts from stays here
+                mine = {id(x) for x in saved if x is not None}
+                grads = tuple(grad.copy() if id(grad) in mine else grad for grad in grads)
+            named = dict(zip(op.differentiable, grads, strict=True))
+            return fields(*(named[name] for name in names))
 
         return value, pullback
 
@@ -191,7 +195,7 @@ def value_and_grad(function: Callable[..., Any], *, wrt: Iterable[str] | None = 
                 f"value_and_grad needs a scalar, {function.__name__} gave shape {np.shape(value)}: "
                 "use reduction='mean' or 'sum', or fastnlp.vjp with a dy of that shape"
             )
-        return value, pullback(1.0)
+        return value, pullback(1.0, keep=False)
 
     return with_grad
 
@@ -199,7 +203,7 @@ def value_and_grad(function: Callable[..., Any], *, wrt: Iterable[str] | None = 
 def _wanted(op: Op, wrt: Iterable[str] | None) -> tuple[str, ...]:
     if wrt is None:
         return op.differentiable
-    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    names = (wrt,) if isinstance(wrt, str) else tuple(dict.fromkeys(wrt))
     for name in names:
         if name not in op.differentiable:
             raise ValueError(f"wrt: {op.name} has no gradient for {name!r}; it has for {', '.join(op.differentiable)}")

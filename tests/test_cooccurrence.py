@@ -187,6 +187,8 @@ def test_kernels_write_only_their_slots(dtype, backend):
         ({"boundaries": [0, 1]}, ValueError, "ascend from 0 to the number of ids, 2"),
         ({"boundaries": [1, 2]}, ValueError, "ascend from 0"),
         ({"boundaries": [0, 2, 1, 2]}, ValueError, "ascend from 0"),
+        ({"ids": np.ma.masked_array([0, 1], [False, True])}, TypeError, "the ids is a masked array"),
+        ({"ids": [[0], [1, 2]]}, ValueError, "the ids cannot be read as an array"),
         ({"boundaries": []}, ValueError, "ascend from 0"),
         ({"boundaries": [0.0, 2.0]}, TypeError, "boundaries must be integers"),
         ({"ids": SimpleNamespace(ids=[0], offsets=[0, 1], vocab=["a"])}, ValueError, "a corpus brings its own"),

@@ -121,6 +121,15 @@ def test_integer_dtypes_and_layouts(backend, rng):
     assert fastnlp.cross_entropy(x[0], target[0], backend=backend).shape == ()
 
 
+def test_upstream_factor_comes_before_half_precision(backend, rng):
+    n, factor = 20_000, 2.0**17  # beside 1 / n, float16 holds neither the gradient nor the factor
+    x, target = rng.standard_normal((n, 5)).astype(np.float16), rng.integers(0, 5, n)
+    x[:, 0] -= 8
+    _, pullback = fastnlp.vjp(fastnlp.cross_entropy)(x, target, backend=backend)
+    truth = naive(x.astype(np.float64), target)[1] * (factor / n)
+    assert_allclose(pullback(factor).input, truth, rtol=2e-3, atol=1e-6)
+
+
 def test_half_precision_gives_a_float32_loss(backend, rng):
     x = rng.standard_normal((6, 5)).astype(np.float16)
     loss, grads = fastnlp.value_and_grad(fastnlp.cross_entropy)(x, np.zeros(6, int), backend=backend)
@@ -159,6 +168,15 @@ def test_bad_input(backend):
         fastnlp.cross_entropy(x, np.array([0.0, 1.0]), backend=backend)
     with pytest.raises(TypeError, match="class indices"):
         fastnlp.cross_entropy(x, np.array([True, False]), backend=backend)
+    with pytest.raises(ValueError, match="target cannot be read as an array"):
+        fastnlp.cross_entropy(x, [[0], [1, 2]], backend=backend)
+    for wrong in (-100.0, np.nan, "0", True):
+        with pytest.raises(TypeError, match="ignore_index must be an integer"):
+            fastnlp.cross_entropy(x, [0, 1], ignore_index=wrong, backend=backend)
+    with pytest.raises(ValueError, match="ignore_index must be at most"):
+        fastnlp.cross_entropy(x, np.array([0, 2**64 - 100], np.uint64), ignore_index=2**64 - 100, backend=backend)
+    with pytest.raises(ValueError, match="reduction must be one of"):
+        fastnlp.cross_entropy(x, [0, 1], reduction=np.array(["mean", "sum"]), backend=backend)
     with pytest.raises(ValueError, match=r"target must have shape \(2,\)"):
         fastnlp.cross_entropy(x, [0, 1, 2], backend=backend)
     with pytest.raises(ValueError, match="reduction must be one of mean, sum, none"):

@@ -281,6 +281,8 @@ def test_without_words_or_fit(counts, backend, tmp_path):
         ({"lr": 0.0}, ValueError),
         ({"lr": np.nan}, ValueError),
         ({"alpha": -1}, ValueError),
+        ({"alpha": "1"}, TypeError),
+        ({"x_max": None}, TypeError),
     ],
 )
 def test_bad_options(change, error):
@@ -300,6 +302,13 @@ def test_bad_options(change, error):
         (sparse.eye_array(2) * np.inf, None, ValueError, "found inf"),
         (sparse.eye_array(2) * -1.0, None, ValueError, "found -1.0"),
         (sparse.csr_array(([1.0, 0.0], [0, 1], [0, 2, 2])), None, ValueError, "found 0.0.*eliminate_zeros"),
+        (
+            sparse.csr_array(([1.0, 1.0], [0, 7], [0, 1, 2]), (2, 2)),
+            None,
+            ValueError,
+            "no valid sparse matrix: indices",
+        ),
+        (sparse.csr_array(([1.0], [0], [0, 9, 1]), (2, 2)), None, ValueError, "no valid sparse matrix: indptr"),
         (sparse.eye_array(2), ["a"], ValueError, "vocab has 1 words, counts has 2 rows"),
         (sparse.eye_array(2), ["a", "a"], ValueError, "a word twice"),
         (sparse.eye_array(2), ["a", 1], TypeError, "vocab must hold str"),

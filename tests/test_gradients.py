@@ -26,6 +26,34 @@ def test_pullback_scales_and_leaves_its_state_alone(rng):
     assert_array_equal(pullback(1.0).input, once)
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "linear_cross_entropy", "logsumexp"])
+def test_gradients_are_the_callers_own(name, rng):
+    x, w = rng.standard_normal((4, 3)), rng.standard_normal((5, 3))
+    args = {"cross_entropy": (x, [0, 1, 2, 0]), "linear_cross_entropy": (x, w, [0, 1, 2, 0]), "logsumexp": (x[0],)}
+    _, pullback = fastnlp.vjp(getattr(fastnlp, name))(*args[name])
+    first = pullback(1.0)
+    kept = first.input.copy()
+    first.input[...] = 0
+    assert_array_equal(pullback(1.0).input, kept)
+
+
+def test_upstream_gradients_of_any_kind(rng):
+    x = rng.standard_normal((2, 3))
+    _, pullback = fastnlp.vjp(fastnlp.softmax)(x)
+    expected = pullback(np.ones((2, 3))).input
+    assert_array_equal(pullback([[1, 1, 1], [1, 1, 1]]).input, expected)
+    assert_array_equal(pullback(np.broadcast_to(1.0, (2, 3))).input, expected)
+    for wrong in (None, "a", np.ones((2, 3), complex), np.ma.masked_array(x)):
+        with pytest.raises(TypeError, match="dy "):
+            pullback(wrong)
+    _, pullback = fastnlp.vjp(fastnlp.cross_entropy)(x, [0, 1])
+    assert_array_equal(pullback(2).input, pullback(np.float32(2)).input)
+    with pytest.raises(ValueError, match="dy must have the shape of the value"):
+        pullback([1.0])
+    with pytest.raises(TypeError, match="dy must be float32"):
+        pullback(1j)
+
+
 def test_wrong_uses(rng):
     x = rng.standard_normal((4, 3))
     with pytest.raises(TypeError, match="sin has no gradient here"):

@@ -87,6 +87,19 @@ def test_out_and_empty(backend, rng):
     assert_array_equal(fastnlp.linear(x[:, :0], w[:, :0], b, backend=backend), np.tile(b, (6, 1)))
 
 
+@pytest.mark.parametrize("function", [fastnlp.linear, fastnlp.linear_softmax])
+def test_out_may_overlap_the_other_arguments(function, backend, rng):
+    n, d, v = 400, 16, 2000  # several chunks of rows
+    x, w, b = operands(rng, n, d, v)
+    expected = function(x, w, b, backend=backend)
+    for shape, index in [((n, d), 0), ((v, d), 1), ((v,), 2)]:
+        args, out = [x, w, b], np.zeros((n, v))
+        args[index], inside = out.reshape(-1)[: np.prod(shape)].reshape(shape), args[index]
+        args[index][...] = inside
+        assert function(*args, out=out, backend=backend) is out
+        assert_allclose(out, expected, rtol=1e-11, atol=1e-13)
+
+
 def test_bad_input(backend, rng):
     x, w, b = operands(rng, 6, 5, 4)
     with pytest.raises(ValueError, match=r"weight must have shape \(classes, 5\).*weight.T would fit"):

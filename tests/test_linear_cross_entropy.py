@@ -134,6 +134,29 @@ def test_workspace_is_kept_to(backend, rng):
         run(x, w, target, workspace=1000, backend=backend)
 
 
+def test_workspace_too_small_for_the_gradients_is_refused_at_once(backend, rng):
+    x, w, _, target = operands(rng, 6, 4, 5)
+    with pytest.raises(ValueError, match="workspace must be at least 200 bytes"):
+        fastnlp.vjp(fastnlp.linear_cross_entropy)(x, w, target, reduction="none", workspace=199, backend=backend)
+    assert fastnlp.linear_cross_entropy(x, w, target, workspace=np.int64(40), backend=backend) > 0
+
+
+def test_default_workspace_holds_a_row_of_any_size(backend, rng, monkeypatch):
+    monkeypatch.setattr("fastnlp.ops.linear_cross_entropy.WORKSPACE", 10)
+    x, w, _, target = operands(rng, 6, 4, 5)
+    assert fastnlp.value_and_grad(fastnlp.linear_cross_entropy)(x, w, target, backend=backend)[0] > 0
+
+
+def test_upstream_factor_comes_before_half_precision(backend, rng):
+    x, w, b, target = operands(rng, 6, 4, 5, np.float16)
+    _, pullback = fastnlp.vjp(fastnlp.linear_cross_entropy)(x, w, target, linear_bias=b, backend=backend)
+    factor = 2.0**16  # inf in float16
+    truth = naive(*(a.astype(np.float64) for a in (x, w, b)), target, np.full(6, factor / 6))[1:]
+    for grad, true_grad in zip(pullback(factor), truth, strict=True):
+        assert grad.dtype == np.float16
+        assert_allclose(grad, true_grad, rtol=2e-3, atol=20)
+
+
 def test_kernels_write_every_element(backend, rng):
     kernels = implementation("linear_cross_entropy", backend)
     x, w, b, target = operands(rng, 9, 6, 70)
@@ -157,8 +180,11 @@ def test_bad_input(backend, rng):
         run(x, w, [0, 1, 5, 0, 0, 0], backend=backend)
     with pytest.raises(TypeError, match="linear_weight is float32"):
         run(x, w.astype(np.float32), target, backend=backend)
-    with pytest.raises(TypeError, match="workspace"):
-        run(x, w, target, workspace="1 GB", backend=backend)
+    for wrong in ("1 GB", 1e9, True):
+        with pytest.raises(TypeError, match="workspace must be an integer"):
+            run(x, w, target, workspace=wrong, backend=backend)
+    with pytest.raises(ValueError, match="workspace must be at least 1"):
+        run(x, w, target, workspace=-1, backend=backend)
     with pytest.raises(ValueError, match="wrt: linear_cross_entropy has no gradient for 'target'"):
         fastnlp.value_and_grad(run, wrt=["target"])(x, w, target, backend=backend)
     with pytest.raises(ValueError, match="linear_bias, which is not given"):

@@ -136,6 +136,37 @@ def test_gradient(name, backend, rng):
         assert_array_equal(pullback(dy).input, pullback(dy).input)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_gradient_of_logsumexp_does_not_start_from_the_rounded_value(dtype, backend):
+    x = np.array([[900, 900.5, 899.5, 0], [1e4, 1e4 - 16, 1e4, -1e4]], dtype)
+    y, pullback = fastnlp.vjp(fastnlp.logsumexp)(x, backend=backend)
+    truth = scipy.special.softmax(x.astype(np.float64), axis=-1)
+    assert_allclose(pullback(np.ones_like(y)).input, truth, atol=np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_gradient_at_infinities(name, backend):
+    inf = np.inf
+    x = np.array([[-inf, -inf, -inf], [inf, 0, 1], [np.nan, 0, 1], [-inf, 0, 1], [1e4, -1e4, 0]], np.float32)
+    y, pullback = fastnlp.vjp(getattr(fastnlp, name))(x, backend=backend)
+    dx = pullback(np.ones_like(y) / 2).input
+    assert np.isnan(dx[:3]).all()
+    p = scipy.special.softmax(x[3:].astype(np.float64), axis=-1)
+    truth = {"softmax": 0 * p, "log_softmax": 0.5 - 1.5 * p, "logsumexp": 0.5 * p}[name]
+    assert_allclose(dx[3:], truth, atol=1e-6)
+    with np.errstate(over="ignore"):
+        pullback(np.full_like(y, inf))  # without a warning
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("temperature", "expected"), [(5e-324, [0, 1, 0]), (1e308, [0.5, 0.5, 0])])
+def test_temperatures_whose_inverse_is_beyond_the_dtype(temperature, expected, dtype, backend):
+    x = np.array([0, 1, -np.inf], dtype)
+    options = {"temperature": temperature, "backend": backend}
+    assert_allclose(fastnlp.softmax(x, **options), expected, rtol=1e-6)
+    assert_allclose(np.exp(fastnlp.log_softmax(x, **options)), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("kernel", ["softmax", "log_softmax", "logsumexp"])
 def test_kernels_write_every_element(kernel, backend, rng):
     kernels = implementation("softmax", backend)
@@ -145,7 +176,7 @@ def test_kernels_write_every_element(kernel, backend, rng):
     assert np.isfinite(out).all()
     dx = np.full_like(x, np.nan)
     if kernel == "logsumexp":
-        kernels.logsumexp_backward(x, out, np.ones_like(out), dx)
+        kernels.logsumexp_backward(x, np.ones_like(out), dx)
     else:
         getattr(kernels, f"{kernel}_backward")(out, x, dx, 1.0)
     assert np.isfinite(dx).all()
@@ -162,6 +193,11 @@ def test_bad_input(name, backend):
         function(np.float64(1.0), backend=backend)
     with pytest.raises(ValueError, match="axis"):
         function(np.ones((2, 3)), axis=2, backend=backend)
+    for axis in (1.0, None, (0, 1), True):
+        with pytest.raises(TypeError, match="axis must be an integer"):
+            function(np.ones((2, 3)), axis=axis, backend=backend)
+    with pytest.raises(ValueError, match="input cannot be read as an array"):
+        function([[1.0, 2.0], [3.0]], backend=backend)
     with pytest.raises(TypeError, match="masked"):
         function(np.ma.masked_array([1.0], [True]), backend=backend)
     with pytest.raises(ValueError, match="out must have shape"):
@@ -172,3 +208,11 @@ def test_bad_input(name, backend):
         for temperature in (0, -1.0, np.inf, np.nan):
             with pytest.raises(ValueError, match="temperature"):
                 function(np.ones((2, 3)), temperature=temperature, backend=backend)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_sequences_are_read_as_float64(name, backend):
+    rows = [np.float32([0.1, 0.7]), np.float32([0.2, 0.3])]
+    y = getattr(fastnlp, name)(rows, backend=backend)
+    assert y.dtype == np.float64
+    assert_array_equal(y, getattr(fastnlp, name)(np.array(rows, np.float64), backend=backend))

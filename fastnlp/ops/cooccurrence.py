@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnlp._arrays import Array, integers, library_of
+from fastnlp._arrays import Array, integers, read
 from fastnlp._checks import flag, integer
 from fastnlp._dispatch import kernels_for
 
@@ -133,7 +133,7 @@ def _documents(source: Any, vocab_size: int | None, boundaries: Any) -> tuple[Ar
     elif vocab_size is None:
         raise ValueError("vocab_size is needed for plain ids: give the number of words, or pass a corpus")
     vocab_size = integer("vocab_size", vocab_size, least=0)
-    ids = source if library_of(source) == "cupy" else np.asarray(source)
+    ids = read("the ids", source)
     if ids.size == 0 and not isinstance(source, np.ndarray):
         ids = ids.astype(np.int32)
     if ids.dtype.kind not in "iu":

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastnlp import _arrays
 from fastnlp._arrays import Array
+from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
 
@@ -37,12 +38,14 @@ class Rows(NamedTuple):
         Raises
         ------
         TypeError
-            The target is not of an integer dtype.
+            The target is not of an integer dtype, or `ignore_index` is not an integer.
         ValueError
             Its shape does not fit, an index is out of range, or the reduction is unknown.
         """
-        if reduction not in REDUCTIONS:
+        if not (isinstance(reduction, str) and reduction in REDUCTIONS):
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+        if ignore_index is not None:
+            ignore_index = integer("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
         flat, counted = _arrays.class_indices("target", target, shape=shape, classes=classes, ignore_index=ignore_index)
         return cls(_arrays.kernel_ready(flat), counted, reduction, shape)
 
@@ -63,9 +66,14 @@ class Rows(NamedTuple):
         return nll.dtype.type(total)
 
 
-def scaled(grad: Array | None, factor: float) -> Array | None:
-    """Return a saved gradient times the upstream factor; itself where that is one."""
-    return grad if grad is None or factor == 1.0 else grad * grad.dtype.type(factor)
+def scaled(grad: Array | None, factor: float, dtype: np.dtype[Any]) -> Array | None:
+    """Return a saved gradient times the upstream factor, in the caller's dtype; itself where nothing changes.
+
+    The dtype is the last to change: a factor that keeps float16 gradients from vanishing must come before.
+    """
+    if grad is None:
+        return None
+    return (grad if factor == 1.0 else grad * grad.dtype.type(factor)).astype(dtype, copy=False)
 
 
 class _Plan(NamedTuple):
@@ -76,11 +84,11 @@ class _Plan(NamedTuple):
     dtype: np.dtype[Any]  # of the gradient
 
     def gradient(self, dloss: Any) -> tuple[Array, Array]:
-        """Return the losses of the rows, and the gradient in the input's shape and dtype."""
+        """Return the losses of the rows, and the gradient in the input's shape."""
         x = self.x
         nll, dx = _arrays.empty(x.shape[0], x.dtype, x), _arrays.empty(x.shape, x.dtype, x)
         self.kernels.gradient(x, self.rows.target, self.rows.scale(dloss, x.dtype), nll, dx)
-        return nll, dx.reshape(self.shape).astype(self.dtype, copy=False)
+        return nll, dx.reshape(self.shape)
 
 
 def _plan(
@@ -105,8 +113,8 @@ def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tup
     if not wrt:
         return (None,)
     if plan.rows.reduction == "none":
-        return (plan.gradient(dloss)[1],)
-    return (scaled(saved[0], float(dloss)),)
+        return (scaled(plan.gradient(dloss)[1], 1.0, plan.dtype),)
+    return (scaled(saved[0], float(dloss), plan.dtype),)
 
 
 def _outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]:
@@ -143,7 +151,7 @@ def cross_entropy(
     Raises
     ------
     TypeError
-        A dtype that is not floating (input) or integer (target).
+        A dtype that is not floating (input) or integer (target), or an `ignore_index` that is not an integer.
     ValueError
         Shapes that do not fit, a target out of range, or an unknown reduction.
     """

@@ -109,9 +109,8 @@ class GloVe:
         self.dim = integer("dim", dim, least=1)
         self.epochs = integer("epochs", epochs, least=1)
         self.seed = integer("seed", seed, least=0, most=None)
-        if not (isfinite(alpha) and alpha >= 0):
-            raise ValueError(f"alpha must be a finite number, 0 or more, got {alpha}")
-        self.x_max, self.alpha, self.lr = positive("x_max", x_max), float(alpha), positive("lr", lr)
+        self.x_max, self.lr = positive("x_max", x_max), positive("lr", lr)
+        self.alpha = positive("alpha", alpha, or_zero=True)
         self._words: list[str] | None = None
         self._vectors: Any = None
 
@@ -295,6 +294,10 @@ def _checked(counts: Any) -> sparse.csr_array:
     if counts.dtype.kind not in "fiu":
         raise TypeError(f"counts must be real numbers, got {counts.dtype.name}")
     matrix = sparse.csr_array(counts)
+    try:
+        matrix.check_format()  # kernels go where the indices point
+    except ValueError as error:
+        raise ValueError(f"counts is no valid sparse matrix: {error}") from error
     if not matrix.nnz:
         raise ValueError("counts holds no entry: the text is too short, or no word of it is in the vocabulary")
     if not (np.isfinite(matrix.data).all() and (matrix.data > 0).all()):

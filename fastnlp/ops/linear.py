@@ -84,13 +84,13 @@ class Gradients(NamedTuple):
             )
         )
 
-    def for_caller(self, args: LinearArguments) -> tuple[Array | None, Array | None, Array | None]:
-        """Return the gradients in the shape and dtype of the arguments."""
-        shapes = (args.shape, args.weight.shape, None if args.bias is None else args.bias.shape)
-        return tuple(  # type: ignore[return-value]
-            None if grad is None else grad.reshape(shape).astype(args.dtype, copy=False)
-            for grad, shape in zip(self, shapes, strict=True)
-        )
+    def shaped(self, args: LinearArguments) -> Gradients:
+        """Return the gradients in the shapes of the arguments."""
+        return self if self.input is None else self._replace(input=self.input.reshape(args.shape))
+
+    def for_caller(self, args: LinearArguments) -> tuple[Array | None, ...]:
+        """Return the gradients in the shapes and the dtype of the arguments."""
+        return tuple(None if grad is None else grad.astype(args.dtype, copy=False) for grad in self.shaped(args))
 
 
 _NAMES = ("input", "weight", "bias")
@@ -124,7 +124,9 @@ def _plan(
 def linear_output(args: LinearArguments, out: Array | None) -> tuple[Array, Array]:
     """Return the array that goes to the caller, and the rows ``(N, V)`` in it (or beside it) that kernels fill."""
     y = _arrays.output(out, args.output_shape, args.dtype, args.x)
-    if y.dtype == args.x.dtype and _arrays.kernel_ready(y) is y:
+    inputs = (args.x, args.weight, args.bias)
+    overlap = out is not None and any(x is not None and np.may_share_memory(y, x) for x in inputs)
+    if y.dtype == args.x.dtype and _arrays.kernel_ready(y) is y and not overlap:
         return y, y.reshape(args.rows_shape)
     return y, _arrays.empty(args.rows_shape, args.x.dtype, args.x)
 
@@ -188,7 +190,7 @@ def linear(
     activation
         f: None (the identity), "relu", "sigmoid" or "tanh", applied while the output is in cache.
     out
-        An array ``(..., V)`` of the input's dtype to write to.
+        An array ``(..., V)`` of the input's dtype to write to; it may overlap the other arguments.
     backend
         "reference", "cpu" or "cuda"; default: by the array.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from fastnlp import _arrays
 from fastnlp._arrays import Array
+from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
 from fastnlp.ops.cross_entropy import Rows, scaled
@@ -31,7 +32,7 @@ class _Plan(NamedTuple):
     kernels: ModuleType
     args: LinearArguments
     rows: Rows
-    workspace: int
+    workspace: int | None
     matmul: Callable[..., Any]
 
     def compact(self) -> tuple[Array, Array, Array | None]:
@@ -45,13 +46,15 @@ class _Plan(NamedTuple):
         """Return how many rows of `n` go through the workspace at a time, in chunks of nearly equal size."""
         classes, item = self.args.weight.shape[0], self.args.x.itemsize
         row_bytes = max(1, classes * item)
-        rows = self.workspace // row_bytes
-        if gradients and rows < n:
-            rows = (self.workspace - min(_SCRATCH, self.args.weight.size * item)) // row_bytes
+        scratch = min(_SCRATCH, self.args.weight.size * item) if gradients else 0
+        least = row_bytes + scratch
+        workspace = max(WORKSPACE, least) if self.workspace is None else self.workspace
+        rows = workspace // row_bytes
+        if rows < n:
+            rows = (workspace - scratch) // row_bytes
         if rows < 1:
-            least = row_bytes + (min(_SCRATCH, self.args.weight.size * item) if gradients else 0)
             raise ValueError(
-                f"workspace must be at least {least} bytes to hold a row of {classes} logits, got {self.workspace}"
+                f"workspace must be at least {least} bytes to hold a row of {classes} logits, got {workspace}"
             )
         chunks = max(1, -(-n // rows))
         return max(1, -(-n // chunks))
@@ -71,7 +74,7 @@ class _Plan(NamedTuple):
         self.kernels.gradient(x, args.weight, args.bias, target, scale, nll, *grads, rows, self.matmul)
         if grads.input is not None:
             grads = grads._replace(input=self._spread(grads.input, kept))
-        return self._spread(nll, kept), grads.for_caller(self.args)
+        return self._spread(nll, kept), grads.shaped(self.args)
 
     def _spread(self, counted: Array, kept: Array | None) -> Array:
         """Put the results of the rows that count where they stand, zeros elsewhere."""
@@ -96,14 +99,15 @@ def _plan(
 ) -> _Plan:
     kernels = kernels_for("linear_cross_entropy", backend, input, linear_weight, target, linear_bias)
     args = linear_arguments(input, linear_weight, linear_bias, _NAMES)
-    if workspace is not None and not isinstance(workspace, int):
-        raise TypeError(f"workspace must be a number of bytes, got {workspace!r}")
+    if workspace is not None:
+        workspace = integer("workspace", workspace, least=1, most=None)
     rows = Rows.checked(target, args.shape[:-1], args.weight.shape[0], ignore_index, reduction)
-    return _Plan(kernels, args, rows, WORKSPACE if workspace is None else workspace, matmul)
+    return _Plan(kernels, args, rows, workspace, matmul)
 
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:
     fused = wrt if plan.rows.reduction != "none" else NOTHING
+    plan.chunk_rows(plan.rows.counted, bool(wrt))  # what the backward of "none" will need is refused here, too
     nll, grads = plan.run(fused, 1.0)
     return plan.rows.reduce(nll), grads
 
@@ -112,8 +116,10 @@ def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tup
     if not wrt:
         return (None, None, None)
     if plan.rows.reduction == "none":
-        return plan.run(wrt, dloss)[1]
-    return tuple(scaled(grad, float(dloss)) for grad in saved)
+        saved, factor = plan.run(wrt, dloss)[1], 1.0
+    else:
+        factor = float(dloss)
+    return tuple(scaled(grad, factor, plan.args.dtype) for grad in saved)
 
 
 def _outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]:
@@ -157,7 +163,7 @@ def linear_cross_entropy(
         "mean" over the rows that count, "sum", or "none" for one loss a row, ``(...)``. With "none" the gradient
         computes the logits a second time.
     workspace
-        Bytes for temporaries; default 48 MiB. Fewer make smaller chunks, at the cost of time.
+        Bytes for temporaries; default 48 MiB, or what one row takes. Fewer make smaller chunks, at the cost of time.
     backend
         "reference", "cpu" or "cuda"; default: by the arrays.
 
@@ -170,7 +176,8 @@ def linear_cross_entropy(
     Raises
     ------
     TypeError
-        Floating arguments of different or other dtypes, or a target that is not of an integer dtype.
+        Floating arguments of different or other dtypes, a target that is not of an integer dtype, or an `ignore_index`
+        or `workspace` that is not an integer.
     ValueError
         Shapes that do not fit, a target out of range, an unknown reduction, or a workspace that does not hold one row.
     """

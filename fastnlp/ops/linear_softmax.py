@@ -14,7 +14,6 @@ import numpy as np
 
 from fastnlp import _arrays
 from fastnlp._arrays import Array
-from fastnlp._checks import positive
 from fastnlp._dispatch import backend_of, implementation
 from fastnlp._op import NOTHING, Saved, differentiable
 from fastnlp.ops.linear import (
@@ -26,6 +25,7 @@ from fastnlp.ops.linear import (
     linear_outputs,
     upstream_rows,
 )
+from fastnlp.ops.softmax import inverse
 
 _NAMES = ("input", "weight", "bias")
 
@@ -53,7 +53,7 @@ def _plan(
     chosen = backend_of(backend, input, weight, bias)
     kernels, softmax, linear = (implementation(op, chosen) for op in ("linear_softmax", "softmax", "linear"))
     args = linear_arguments(input, weight, bias, _NAMES)
-    return _Plan(kernels, softmax, linear, args, 1.0 / positive("temperature", temperature), out, matmul)
+    return _Plan(kernels, softmax, linear, args, inverse(temperature, args.x.dtype), out, matmul)
 
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
@@ -108,7 +108,7 @@ def linear_softmax(
     Raises
     ------
     TypeError
-        Arguments of different or other than floating dtypes.
+        Arguments of different or other than floating dtypes, or a temperature that is not a number.
     ValueError
         Shapes that do not fit, or a temperature that is not positive.
     """

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastnlp import _arrays
 from fastnlp._arrays import Array
-from fastnlp._checks import positive
+from fastnlp._checks import integer, positive
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
 
@@ -72,9 +72,17 @@ def _plan(
 ) -> _Plan:
     kernels = kernels_for("softmax", backend, input)
     x = _arrays.floating("input", input)
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"axis must be within [{-x.ndim}, {x.ndim}) for an input of shape {x.shape}, got {axis}")
-    return _Plan(kernels, x, axis, 1.0 / positive("temperature", temperature), _arrays.result_dtype(input), out)
+    axis = integer("axis", axis, least=-x.ndim, most=x.ndim - 1)
+    return _Plan(kernels, x, axis, inverse(temperature, x.dtype), _arrays.result_dtype(input), out)
+
+
+def inverse(temperature: float, dtype: np.dtype[Any]) -> float:
+    """Return 1 / temperature after checking it; finite and above 0 in `dtype`, so that 0 * inf does not come up."""
+    scale = 1.0 / positive("temperature", temperature)
+    if not 1e-37 < scale < 1e38:  # float32 holds what is within
+        limits = np.finfo(dtype)
+        scale = min(max(scale, float(limits.tiny)), float(limits.max))
+    return scale
 
 
 def _forward(kernel: str, plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
@@ -138,7 +146,7 @@ def softmax(
     Raises
     ------
     TypeError
-        `input` is not of a floating dtype, or `out` of another.
+        `input` is not of a floating dtype, `out` of another, or `axis` or `temperature` not a number.
     ValueError
         `axis` or `temperature` is out of range, or `out` has another shape.
     """
@@ -184,8 +192,7 @@ def _logsumexp_backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dy: Any)
         return (None,)
     x = plan.rows(plan.x)
     dx = _arrays.empty(x.shape, x.dtype, x)
-    lse, dlse = (np.ascontiguousarray(a, dtype=x.dtype).reshape(-1) for a in (saved[0], dy))
-    plan.kernels.logsumexp_backward(x, lse, dlse, dx)
+    plan.kernels.logsumexp_backward(x, np.ascontiguousarray(dy, dtype=x.dtype).reshape(-1), dx)
     return (plan.back(dx),)
 
 
@@ -201,7 +208,6 @@ def _logsumexp_outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Ou
     forward=_logsumexp_forward,
     backward=_logsumexp_backward,
     outputs=_logsumexp_outputs,
-    keeps_value=True,
 )
 def logsumexp(input: Any, *, axis: int = -1, out: Array | None = None, backend: str | None = None) -> Any:
     """Log of the sum of exponentials: ``log sum_v exp(x_v)`` along an axis, without overflow.

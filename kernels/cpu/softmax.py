@@ -21,7 +21,7 @@ from fastnlp.kernels.cpu._rows import (
     row_max,
     rows_a_task,
 )
-from fastnlp.kernels.scalar import exp, log_softmax_gradient, softmax_gradient
+from fastnlp.kernels.scalar import log_softmax_gradient, softmax_gradient
 
 
 def softmax(x, out, scale):  # (N, V), (N, V)
@@ -52,9 +52,9 @@ def log_softmax_backward(y, dy, dx, scale):  # (N, V) each
     run(_log_softmax_backward, y.shape[0], y, dy, dx, y.dtype.type(scale), grain=rows_a_task(y.shape[1]))
 
 
-def logsumexp_backward(x, lse, dlse, dx):  # (N, V), (N,), (N,), (N, V)
-    """dx = dlse exp(x - lse)."""
-    run(_logsumexp_backward, x.shape[0], x, lse, dlse, dx, grain=rows_a_task(x.shape[1]))
+def logsumexp_backward(x, dlse, dx):  # (N, V), (N,), (N, V)
+    """dx = dlse softmax(x)."""
+    run(_logsumexp_backward, x.shape[0], x, dlse, dx, grain=rows_a_task(x.shape[1]))
 
 
 @jit("(int64, int64, {f}[:, ::1], {f}[:, ::1], {f})")
@@ -112,9 +112,8 @@ def _log_softmax_backward(begin, end, y, dy, dx, scale):
             written[v] = scale * log_softmax_gradient(log_p[v], dp[v], rounded)
 
 
-@jit("(int64, int64, {f}[:, ::1], {f}[::1], {f}[::1], {f}[:, ::1])")
-def _logsumexp_backward(begin, end, x, lse, dlse, dx):
+@jit("(int64, int64, {f}[:, ::1], {f}[::1], {f}[:, ::1])")
+def _logsumexp_backward(begin, end, x, dlse, dx):
     for n in range(begin, end):
         row, written = x[n], dx[n]
-        for v in range(row.size):
-            written[v] = dlse[n] * exp(row[v] - lse[n])
+        row_divide(written, row_exp(row, row_max(row), row.dtype.type(1), written) / dlse[n])

@@ -2,7 +2,8 @@
 
     lse_n = log sum_v exp(x_nv)      p_nv = exp(x_nv - lse_n)      (x already divided by the temperature)
 
-The maximum of a row is subtracted before exp, so that nothing overflows.
+The maximum of a row is subtracted before exp, so that nothing overflows. The gradient of log-sum-exp starts from x too:
+a rounded lse of 10,000 would leave it 3 digits in float32. NaN comes without a warning, as from compiled code.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def logsumexp(x, out):  # (N, V), (N,)
         out[...] = np.log(np.exp(x - top).sum(axis=1)) + top[:, 0]
 
 
+@np.errstate(invalid="ignore")
 def softmax_backward(y, dy, dx, scale):  # (N, V) each
     """dx = scale * y (dy - <dy, y>), from y = softmax(scale * x)."""
     np.multiply(dy, y, out=dx)
@@ -41,6 +43,7 @@ def softmax_backward(y, dy, dx, scale):  # (N, V) each
     dx *= scale
 
 
+@np.errstate(invalid="ignore")
 def log_softmax_backward(y, dy, dx, scale):  # (N, V) each
     """dx = scale * (dy - exp(y) sum(dy)), from y = log softmax(scale * x)."""
     np.exp(y, out=dx)
@@ -49,14 +52,16 @@ def log_softmax_backward(y, dy, dx, scale):  # (N, V) each
     dx *= scale
 
 
-def logsumexp_backward(x, lse, dlse, dx):  # (N, V), (N,), (N,), (N, V)
-    """dx = dlse exp(x - lse)."""
-    np.subtract(x, lse[:, None], out=dx)
+@np.errstate(invalid="ignore", divide="ignore")
+def logsumexp_backward(x, dlse, dx):  # (N, V), (N,), (N, V)
+    """dx = dlse softmax(x)."""
+    _shifted(x, dx, 1)
     np.exp(dx, out=dx)
-    dx *= dlse[:, None]
+    dx *= (dlse / dx.sum(axis=1))[:, None]
 
 
 def _shifted(x, out, scale):
-    with np.errstate(invalid="ignore"):  # a row of -inf, or one that holds +inf, is NaN
-        np.multiply(x, x.dtype.type(scale), out=out)
-        out -= np.max(out, axis=1, initial=-np.inf, keepdims=True)
+    # A row of -inf, or one that holds +inf, is NaN. Scaled last: at a small temperature the maximum may overflow.
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.subtract(x, np.max(x, axis=1, initial=-np.inf, keepdims=True), out=out)
+        out *= x.dtype.type(scale)
