@@ -290,6 +290,17 @@ def test_an_npz_of_other_things(tmp_path):
         KeyedVectors.load(tmp_path / "v.npz")
 
 
+@pytest.mark.parametrize(("field", "value"), [(6, 200), (10, 99), (42, 255)])
+def test_an_npz_whose_directory_is_damaged(tmp_path, keyed, field, value):
+    path = tmp_path / "v.npz"
+    keyed.save(path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + field] = value  # the version, the method, and where the first array stands
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"v\.npz is not an npz file of word vectors, or is damaged"):
+        KeyedVectors.load(path)
+
+
 def test_names_and_formats_are_checked(tmp_path, keyed):
     for path, format, message in (
         ("v.csv", None, r"suffix of .*v\.csv is none of \.txt"),

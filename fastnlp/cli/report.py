@@ -86,9 +86,9 @@ def _comparison(comparison: Comparison | None, note: str) -> str:
         f"<p>Which of {len(task.classes)} parts did a passage come from? The mean of a passage's word vectors goes "
         f"through one linear layer, trained on {len(task.label) - held_out:,} passages by the fused "
         f"<code>linear_cross_entropy</code> and judged on {held_out:,} passages <em>of other documents</em>. It "
-        f"finds <strong>{accuracies['GloVe'][-1]:.1f} %</strong>. Always naming the largest part would find "
-        f"{majority:.1f} %; the same classifier on the same vectors, dealt to the words at random, finds "
-        f"{accuracies['shuffled'][-1]:.1f} %.</p>"
+        f"finds <strong>{_share(accuracies['GloVe'][-1])}</strong>. Always naming the largest part would find "
+        f"{_share(majority)}; the same classifier on the same vectors, dealt to the words at random, finds "
+        f"{_share(accuracies['shuffled'][-1])}.</p>"
         f'<p class="note">{escape(note)} The word vectors were trained on all of the text, without its parts; only the '
         "classifier has not seen the documents that are held out.</p>"
         '<div class="pair">'
@@ -112,6 +112,10 @@ def _seconds(seconds: Mapping[str, float]) -> str:
     )
 
 
+def _share(percent: float) -> str:
+    return f'<span class="share">{percent:.1f} %</span>'
+
+
 def _bar(share: float, value: float, unit: str) -> str:
     return f'<td class="n">{value:.1f}{unit}</td><td class="bar"><span style="width:{100 * share:.1f}%"></span></td>'
 
@@ -129,6 +133,7 @@ main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: 1.75rem; margin: 0 0 .25rem; letter-spacing: -.01em; }
 h2 { font-size: 1.15rem; margin: 3rem 0 .75rem; }
 p { margin: .5rem 0; max-width: 44rem; }
+.share { white-space: nowrap; }
 .note, .lead { color: var(--quiet); }
 .note { font-size: .9rem; }
 dl { display: flex; flex-wrap: wrap; gap: .75rem 2.5rem; margin: 1.5rem 0 0; padding: 1rem 0;

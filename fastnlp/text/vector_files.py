@@ -231,14 +231,11 @@ def _check_size(name: str, header: int, found: int) -> None:
 
 
 def _read_npz(name: str) -> tuple[list[bytes], Vectors]:
-    import zipfile
-    import zlib
-
     reading.open_bytes(name).close()  # for its errors
     try:
         with open(name, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             data, ends, vectors = arrays["words"].tobytes(), arrays["word_ends"].tolist(), arrays["vectors"]
-    except (ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # NumPy, zipfile and each unpacker have errors of their own
         raise ValueError(f"{name} is not an npz file of word vectors, or is damaged: {error}") from None
     words = [data[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
     if vectors.ndim != 2 or len(vectors) != len(words):
