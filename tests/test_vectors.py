@@ -263,6 +263,8 @@ def test_words_that_stand_there_twice_or_are_not_utf8(tmp_path):
         ("v.bin", b"a 1 2\n", "is this a word2vec binary file"),
         ("v.bin", b"3 2\na 12345678", "is truncated: its header says 3 words, it holds 1"),
         ("v.bin", b"99999999999 300\na 12345678", "is truncated"),
+        ("v.bin", b"0 3\n", "holds no words"),
+        ("v.vec", b"0 3\n", "v.vec"),
         ("v.npz", b"PK\3\4rest", "is not an npz file"),
         ("v.npz", b"text", "is not an npz file"),
         ("v.npz", b"", "is not an npz file"),

@@ -99,6 +99,8 @@ def read(path: Path, format: str) -> tuple[list[str], Vectors]:
             encoded, vectors = (
                 _read_binary(name, file) if format == "word2vec-binary" else _read_text(name, file, format)
             )
+    if not encoded:
+        raise ValueError(f"{name} holds no words: give a file that holds word vectors")
     words = [word.decode(errors="replace") for word in encoded]
     replaced = sum("\ufffd" in word for word in words) - sum(b"\xef\xbf\xbd" in word for word in encoded)
     first = dict(zip(reversed(words), range(len(words) - 1, -1, -1), strict=True))
