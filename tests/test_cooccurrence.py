@@ -201,6 +201,13 @@ def test_bad_input(change, error, message):
         fastnlp.cooccurrence(arguments.pop("ids"), **arguments)
 
 
+def test_counts_that_could_overflow_are_refused(monkeypatch):
+    monkeypatch.setattr("fastnlp.ops.cooccurrence.lcm", lambda *distances: 2**60)
+    assert fastnlp.cooccurrence([0, 1], vocab_size=2, window=2).sum() == 2
+    with pytest.raises(ValueError, match="a word that occurs 8 times could overflow at window 2"):
+        fastnlp.cooccurrence([0] * 8, vocab_size=2, window=2)
+
+
 @pytest.mark.parametrize(("file", "window", "symmetric"), [("w10.sym1", 10, True), ("w5.sym0", 5, False)])
 def test_the_original_program(file, window, symmetric, corpus_file, backend):
     record = np.dtype([("row", "<i4"), ("column", "<i4"), ("count", "<f8")])

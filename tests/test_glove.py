@@ -320,6 +320,17 @@ def test_bad_input(counts, vocab, error, message):
         fastnlp.GloVe(2).fit(counts, vocab)
 
 
+def test_counts_with_duplicates_are_added_up_and_left_alone(backend):
+    arrays = np.array([1.0, 2.0, 3.0]), np.array([1, 0, 0]), np.array([0, 3, 3])
+    before = [array.copy() for array in arrays]
+    counts = sparse.csr_array(arrays, shape=(2, 2))
+    once = sparse.csr_array(np.array([[5.0, 1.0], [0.0, 0.0]]))
+    fits = [fastnlp.GloVe(3, epochs=2).fit(matrix, backend=backend) for matrix in (counts, once)]
+    assert_array_equal(*(fit.word_vectors for fit in fits))
+    for array, kept in zip(arrays, before, strict=True):
+        assert_array_equal(array, kept)
+
+
 def test_quality_on_text(corpus_file):
     """WikiText-2: the original program's cost after two epochs is 0.0545; people agree with the similarities."""
     if importlib.util.find_spec("numba") is None:

@@ -124,6 +124,16 @@ def test_out(name, backend, rng):
         assert_array_equal(itself, expected)
 
 
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_out_that_overlaps_the_input(name, shift, backend, rng):
+    memory = rng.standard_normal((7, 9))
+    x, out = memory[1:6], memory[1 + shift : 6 + shift]
+    expected = getattr(fastnlp, name)(x.copy(), backend=backend)
+    assert getattr(fastnlp, name)(x, out=out, backend=backend) is out
+    assert_array_equal(out, expected)
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_gradient(name, backend, rng):
     x, function = rng.standard_normal((3, 4, 5)), getattr(fastnlp, name)

@@ -137,6 +137,18 @@ def test_calls_at_exit_of_the_interpreter(before):
     assert (run.stdout.strip(), run.stderr) == ("0.001", "")
 
 
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_starts_a_pool_of_its_own():
+    fastnlp.set_num_threads(4)
+    pool = _threads._get_pool()
+    child = os.fork()
+    if child == 0:
+        os._exit(_threads._pool is not None)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert _threads._get_pool() is pool
+
+
 def blas_limits():
     """The thread limit of every BLAS and OpenMP that is loaded, and torch's own."""
     threadpoolctl = pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")

@@ -93,6 +93,15 @@ def test_second_backward_and_accumulation():
     torch.testing.assert_close(w.grad, 2 * first)
 
 
+def test_gradients_are_the_callers_own():
+    x, w, _, target = operands()
+    loss = fastnlp.torch.linear_cross_entropy(x, w, target)
+    (first,) = torch.autograd.grad(loss, w, retain_graph=True)
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(torch.autograd.grad(loss, w)[0], kept)
+
+
 @pytest.mark.parametrize("frozen", range(3))
 def test_frozen_inputs(frozen):
     tensors = list(operands()[:3])
