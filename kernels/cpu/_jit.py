@@ -30,8 +30,8 @@ from numba.core import config
 from numba.core.caching import FunctionCache
 from numba.core.compiler_lock import global_compiler_lock
 
-# Sums may be reordered and multiply-adds fused; NaN and inf keep their meaning.
-_FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+# Sums may be reordered and multiply-adds fused; NaN and inf keep their meaning. Division by zero is inf or NaN.
+_OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_model": "numpy"}
 _EXPANSIONS = {"{f}": ("float32", "float64"), "{i}": ("int32", "int64")}
 
 _HASH_BYTES = 32
@@ -49,20 +49,17 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-def jit(*signatures: str, fastmath: bool = True) -> Callable[[Callable[..., Any]], Any]:
+def jit(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     """Compile a kernel on first use, without the GIL, cached on disk.
 
     Parameters
     ----------
     signatures
         Argument lists such as ``"(int64, int64, {f}[:, ::1], {f}[:, ::1])"``.
-    fastmath
-        Let the compiler reorder sums; False where the order is part of the result.
     """
 
     def compile_lazily(function: Callable[..., Any]) -> Any:
-        flags = _FASTMATH if fastmath else {"nsz"}
-        dispatcher = numba.njit(nogil=True, fastmath=flags, error_model="numpy")(function)
+        dispatcher = numba.njit(nogil=True, **_OPTIONS)(function)
         folder = cache_folder()
         if folder is not None:
             dispatcher._cache = _cache(function, folder)
@@ -70,6 +67,10 @@ def jit(*signatures: str, fastmath: bool = True) -> Callable[[Callable[..., Any]
         return dispatcher
 
     return compile_lazily
+
+
+kernel_part = numba.njit(**_OPTIONS)
+"""Decorates a function that kernels call: compiled into them, in their arithmetic."""
 
 
 def _expand(signature: str) -> Iterator[str]:
@@ -121,7 +122,8 @@ def _candidates() -> Iterator[Path]:
     yield Path(user, "fastnlp", version)
     who = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
     # No folder in between: who owned that could put another in the place of this one.
-    yield Path(tempfile.gettempdir(), f"fastnlp-{who}-{version}")
+    with contextlib.suppress(OSError):  # there is no temporary folder either
+        yield Path(tempfile.gettempdir(), f"fastnlp-{who}-{version}")
 
 
 @functools.cache

@@ -13,10 +13,9 @@ from llvmlite import ir
 from numba import njit
 from numba.extending import intrinsic
 
+from fastnlp.kernels.cpu._jit import kernel_part
 from fastnlp.kernels.scalar import exp
 
-FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
-row_function = njit(fastmath=FASTMATH, error_model="numpy")
 BLOCK = 1024
 _ELEMENTS_A_TASK = 1 << 16
 
@@ -38,7 +37,7 @@ def maximum(typing_context, a, b):
     return a(a, b), generate
 
 
-@row_function
+@kernel_part
 def row_max(x):  # (V,)
     """Return max(x), NaN skipped; -inf for an empty row."""
     top = x.dtype.type(-np.inf)
@@ -47,7 +46,7 @@ def row_max(x):  # (V,)
     return top
 
 
-@row_function
+@kernel_part
 def row_exp_sum(x, top, scale):  # (V,)
     """Return sum(exp(scale * (x - top))) as float64."""
     total = 0.0
@@ -60,7 +59,7 @@ def row_exp_sum(x, top, scale):  # (V,)
     return total
 
 
-@row_function
+@kernel_part
 def row_exp(x, top, scale, out):  # (V,), (V,)
     """Write exp(scale * (x - top)) to `out`, which is not `x`; return the sum as float64."""
     total = 0.0
@@ -76,7 +75,7 @@ def row_exp(x, top, scale, out):  # (V,), (V,)
     return total
 
 
-@row_function
+@kernel_part
 def row_exp_in_place(x, top, scale):  # (V,)
     """Replace x by exp(scale * (x - top)); return the sum as float64.
 
@@ -94,7 +93,7 @@ def row_exp_in_place(x, top, scale):  # (V,)
     return total
 
 
-@row_function
+@kernel_part
 def row_divide(x, total):  # (V,)
     """Divide x by `total`."""
     factor = x.dtype.type(1.0 / total)
@@ -102,7 +101,7 @@ def row_divide(x, total):  # (V,)
         x[v] *= factor
 
 
-@njit(error_model="numpy")
+@njit(fastmath=False, error_model="numpy")
 def row_logsumexp(x):  # (V,)
     """Return the maximum of x (0 where it is infinite) and log(sum(exp(x - maximum))), whose sum is log-sum-exp.
 
@@ -112,3 +111,11 @@ def row_logsumexp(x):  # (V,)
     if not math.isfinite(top):
         top = x.dtype.type(0)
     return top, math.log(row_exp_sum(x, top, x.dtype.type(1)))
+
+
+# In the order written: reordered, large logits would lose their digits. Without a word on fastmath, Numba would compile
+# a function by the leave of its caller.
+@njit(fastmath=False, error_model="numpy")
+def row_nll(total, top, logit):
+    """Return -log(exp(logit - top) / total), from what `row_exp_sum` gave for the row."""
+    return math.log(total) - np.float64(logit - top)

@@ -7,14 +7,9 @@ Bytes: one read of the logits, and for the gradient one write.
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-from numba import njit
-
 from fastnlp._threads import run
-from fastnlp.kernels.cpu._jit import jit
-from fastnlp.kernels.cpu._rows import row_divide, row_exp, row_exp_sum, row_max, rows_a_task
+from fastnlp.kernels.cpu._jit import jit, kernel_part
+from fastnlp.kernels.cpu._rows import row_divide, row_exp, row_exp_sum, row_max, row_nll, rows_a_task
 
 
 def forward(x, target, nll):  # (N, V), (N,), (N,)
@@ -27,11 +22,11 @@ def gradient(x, target, scale, nll, dx):  # (N, V), (N,), (N,), (N,), (N, V)
     run(_gradient, x.shape[0], x, target, scale, nll, dx, grain=rows_a_task(x.shape[1]))
 
 
-@njit(error_model="numpy")
+@kernel_part
 def row_loss(row, target):  # (V,)
     """Return -log softmax(row)[target]."""
     top = row_max(row)
-    return math.log(row_exp_sum(row, top, row.dtype.type(1))) - np.float64(row[target] - top)
+    return row_nll(row_exp_sum(row, top, row.dtype.type(1)), top, row[target])
 
 
 @jit("(int64, int64, {f}[:, ::1], int64[::1], {f}[::1])")
@@ -50,6 +45,6 @@ def _gradient(begin, end, x, target, scale, nll, dx):
         row, written = x[n], dx[n]
         top = row_max(row)
         total = row_exp(row, top, row.dtype.type(1), written)
-        nll[n] = math.log(total) - np.float64(row[target[n]] - top)
+        nll[n] = row_nll(total, top, row[target[n]])
         row_divide(written, total / scale[n])
         written[target[n]] -= scale[n]

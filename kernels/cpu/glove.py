@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from fastnlp._threads import run
-from fastnlp.kernels.cpu._jit import jit
+from fastnlp.kernels.cpu._jit import jit, kernel_part
 
 
 def arrange(indptr, indices, counts, block, place, words, starts, rows, cols, values):
@@ -95,7 +95,7 @@ def _train(begin, end, s, rows, cols, logs, weights, starts, diagonals, x, y, gx
         cost[block] = total
 
 
-@njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, error_model="numpy")
+@kernel_part
 def _step(xi, yj, gxi, gyj, log, weight, rate):  # (P,) each
     """Train on one entry; return its loss as float64."""
     dot = np.float32(0)

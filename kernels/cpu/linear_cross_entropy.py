@@ -8,13 +8,11 @@ Flops: 2 N V D for the loss, 6 N V D with both gradients. Bytes beside the GEMMs
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit
-from fastnlp.kernels.cpu._rows import row_divide, row_exp_in_place, row_max, rows_a_task
+from fastnlp.kernels.cpu._rows import row_divide, row_exp_in_place, row_max, row_nll, rows_a_task
 from fastnlp.kernels.cpu.cross_entropy import row_loss
 from fastnlp.kernels.cpu.linear import add_column_sums
 
@@ -101,8 +99,8 @@ def _gradient(begin, end, logits, bias, target, scale, nll):
         for v in range(bias.size):
             row[v] += bias[v]
         top = row_max(row)
-        shifted_target = np.float64(row[target[n]] - top)
+        logit = row[target[n]]
         total = row_exp_in_place(row, top, row.dtype.type(1))
-        nll[n] = math.log(total) - shifted_target
+        nll[n] = row_nll(total, top, logit)
         row_divide(row, total / scale[n])
         row[target[n]] -= scale[n]
