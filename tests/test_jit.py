@@ -179,6 +179,19 @@ def test_warm_up_compiles_each_declared_signature(monkeypatch):
     assert labels[0] == "test_jit.product(float32, int32)"
 
 
+def test_calls_after_a_warm_up_compile_nothing(tmp_path):
+    code = (
+        "from fastnlp.kernels.cpu import _jit, softmax\n"
+        "_jit.KERNELS[:] = [(kernel, s) for kernel, s in _jit.KERNELS if kernel is softmax._softmax]\n"
+        "assert len(list(_jit.warm_up())) == 2"
+    )
+    environment = os.environ | {"FASTNLP_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    for dtype in ("f4", "f8"):
+        assert finish(start(tmp_path, dtype)) == (1, 0)
+    assert len(files(tmp_path)) == 2
+
+
 def test_fingerprint_depends_on_the_sources(monkeypatch, tmp_path):
     from fastnlp.kernels.cpu import _jit
 

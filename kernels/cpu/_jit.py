@@ -29,6 +29,7 @@ import numpy as np
 from numba.core import config
 from numba.core.caching import FunctionCache
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.sigutils import normalize_signature
 
 # Sums may be reordered and multiply-adds fused; NaN and inf keep their meaning. Division by zero is inf or NaN.
 _OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_model": "numpy"}
@@ -87,7 +88,8 @@ def warm_up() -> Iterator[str]:
     for dispatcher, signatures in KERNELS:
         for signature in signatures:
             yield f"{dispatcher.py_func.__module__.rpartition('.')[2]}.{dispatcher.__name__}{signature}"
-            dispatcher.compile(signature)
+            types, _ = normalize_signature(signature)  # as calls give them: the cache's key is made of what is given
+            dispatcher.compile(types)
 
 
 @functools.cache
