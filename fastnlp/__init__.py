@@ -1,4 +1,4 @@
-"""Compiled kernels for the computations behind language models, on NumPy and CuPy arrays.
+"""Compiled kernels for the computations behind language models, on NumPy arrays.
 
 For torch tensors see `fastnlp.torch`. Public names are listed in ``__init__.pyi``, a line each; the module behind a
 name is imported when the name is first used, so that ``import fastnlp`` costs next to nothing.

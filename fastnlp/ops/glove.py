@@ -49,8 +49,6 @@ class GloVe:
 
     Attributes
     ----------
-    vectors : KeyedVectors, or an array ``(V, dim)`` if fitted without a vocabulary
-        ``word_vectors + context_vectors``.
     word_vectors, context_vectors : arrays ``(V, dim)`` of float32
         w and v.
     word_bias, context_bias : arrays ``(V,)`` of float32
@@ -185,7 +183,13 @@ class GloVe:
 
     @property
     def vectors(self) -> Any:
-        """``word_vectors + context_vectors``: KeyedVectors, or an array if there is no vocabulary."""
+        """The sums w + v, as KeyedVectors, or as an array ``(V, dim)`` if fitted without a vocabulary.
+
+        Raises
+        ------
+        AttributeError
+            Nothing was fitted yet.
+        """
         if not hasattr(self, "word_vectors"):
             raise AttributeError("there are no vectors yet: call fit(counts, vocab) first")
         if self._vectors is None:

@@ -231,7 +231,7 @@ def logsumexp(input: Any, *, axis: int = -1, out: Array | None = None, backend: 
     Raises
     ------
     TypeError
-        `input` is not of a floating dtype, or `out` of another.
+        `input` is not of a floating dtype, `out` of another, or `axis` not an integer.
     ValueError
         `axis` is out of range, or `out` has another shape.
     """

@@ -1,4 +1,4 @@
-"""The README's examples, word for word."""
+"""The documentation's examples, word for word: the README's run, those of docs/contributing.md stand in the code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
 
 
 def examples():
@@ -30,3 +31,19 @@ def test_example_runs(title, tmp_path, monkeypatch, capsys):
     (tmp_path / "corpus.txt").write_text("\n".join(lines), encoding="utf-8")
     exec(compile(examples()[title], str(README), "exec"), {})
     assert capsys.readouterr().out
+
+
+def test_the_operation_shown_to_contributors_is_the_one_in_the_code():
+    text = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    shown = [
+        part.strip() for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) for part in block.split("\n\n\n")
+    ]
+    files = [
+        *ROOT.glob("kernels/*/softmax.py"),
+        ROOT / "fastnlp" / "ops" / "softmax.py",
+        ROOT / "fastnlp" / "__init__.pyi",
+    ]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    assert len(shown) == 6
+    for part in shown:
+        assert part in code, part
