@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import fastnlp
 from fastnlp._threads import available_cpus
 
-PACKAGES = ("fastnlp-kernels", "numpy", "scipy", "numba", "llvmlite", "torch", "scikit-learn", "trl")
+PACKAGES = ("fastnlp-kernels", "numpy", "scipy", "numba", "llvmlite", "torch", "scikit-learn", "transformers", "trl")
 ENVIRONMENT = ("FASTNLP_BACKEND", "FASTNLP_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "THP_MEM_ALLOC_ENABLE")
 CACHE, MEMORY = 1 << 20, 1 << 28
 """Bytes that a copy moves inside a cache, and beyond all caches."""

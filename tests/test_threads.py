@@ -252,7 +252,7 @@ def test_a_child_forked_while_another_thread_compiles_can_compile():
     numba = pytest.importorskip("numba", reason="numba is not installed")
     lock = pytest.importorskip("numba.core.compiler_lock").global_compiler_lock
     fastnlp.softmax(np.ones(3), backend="cpu")
-    taken, compiler = threading.Event(), None
+    taken = threading.Event()
 
     def compiles():
         with lock:  # as the compiler does, for longer than a fork takes

@@ -1,7 +1,7 @@
 """`linear`.
 
-A backend provides ``ACTIVATIONS`` (reference), ``forward(x, weight, bias, activation, out, matmul)``,
-``activation_backward(y, dy, activation, dz)`` and ``backward(dz, x, weight, dx, dweight, dbias, matmul)``.
+A backend provides ``forward(x, weight, bias, activation, out, matmul)``, ``activation_backward(y, dy, activation, dz)``
+and ``backward(dz, x, weight, dx, dweight, dbias, matmul)``.
 """
 
 from __future__ import annotations

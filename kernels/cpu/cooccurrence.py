@@ -14,7 +14,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from fastnlp._threads import run
-from fastnlp.kernels.cpu._jit import jit
+from fastnlp.kernels.cpu._jit import jit, kernel_part
 
 
 def count(stream, starts, positions, weights, both, rows, slots, sizes, indices, counts):
@@ -77,7 +77,7 @@ def _add_side(stream, position, side, weights, total, touched, words):
         total[c] = before + weights[np.uint64(distance)]
 
 
-@njit
+@kernel_part
 def _move_out(total, touched, words, indices, counts):
     """Move the touched columns out, in ascending order; return how many they are."""
     n = np.uint64(0)

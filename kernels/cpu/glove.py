@@ -1,15 +1,14 @@
 """One epoch of GloVe (the equations and the schedule: ``reference/glove.py``).
 
 A block of the round is a task; its vectors and accumulators are small enough to stay near the core. Bytes: a read and a
-write of two vectors and two accumulators an entry, all cached, and the 16 bytes of the entry itself. Flops: about 14 an
-element of the two vectors together, of which 1 / sqrt costs the most: the compiler makes it of the processor's estimate
-and one Newton step, so its last bits depend on the kind of processor. Entries of a diagonal do not wait for each other.
+write of two vectors and two accumulators an entry, all cached, and the 16 bytes of the entry itself. Flops: 14 for
+each feature of the two vectors, of which 1 / sqrt costs the most: the compiler makes it of the processor's estimate and
+one Newton step, so its last bits depend on the kind of processor. Entries of a diagonal do not wait for each other.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit, kernel_part
@@ -41,7 +40,7 @@ def epoch(rows, cols, logs, weights, starts, rounds, diagonals, x, y, gx, gy, ra
         run(_train, diagonals.shape[0], s, *entries, diagonals[s], x, y, gx, gy, np.float32(rate), cost[s], grain=1)
 
 
-@njit
+@kernel_part
 def _diagonal(row, col, block, place, words):
     """Return the number of the diagonal that an entry belongs to, counted over rounds and blocks."""
     blocks, size = words.shape

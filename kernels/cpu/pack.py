@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnlp._threads import run
-from fastnlp.kernels.cpu._jit import jit
+from fastnlp.kernels.cpu._jit import jit, kernel_part
 from fastnlp.kernels.cpu._sort import counting_sort
 
 _ITEMS_A_TASK = 1 << 16
@@ -76,15 +76,16 @@ def _plan(sizes, left, cursor, below, capacity, max_per_row, repeats, tokens, en
     used[1] = e
 
 
-@jit("(int64[::1], int64)")
+@kernel_part
 def _find(below, slot):
+    """Return the slot that `slot` leads to, halving the path on the way."""
     while below[slot] != slot:
         below[slot] = below[below[slot]]
         slot = below[slot]
     return slot
 
 
-@jit("(int64[::1], int64, int64)")
+@kernel_part
 def _at_most(sizes, n, room):
     """Return how many of the first n sizes, which increase, are at most `room`."""
     low, high = 0, n

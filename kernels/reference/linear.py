@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-ACTIVATIONS = ("relu", "sigmoid", "tanh")
-
 
 def forward(x, weight, bias, activation, out, matmul):  # (N, D), (V, D), (V,) or None, (N, V)
     """out = f(x weight' + bias)."""
