@@ -310,9 +310,9 @@ def test_bad_options(change, error):
         ),
         (sparse.csr_array(([1.0], [0], [0, 9, 1]), (2, 2)), None, ValueError, "no valid sparse matrix: indptr"),
         (sparse.eye_array(2), ["a"], ValueError, "vocab has 1 words, counts has 2 rows"),
-        (sparse.eye_array(2), ["a", "a"], ValueError, "a word twice"),
-        (sparse.eye_array(2), ["a", 1], TypeError, "vocab must hold str"),
-        (sparse.eye_array(2), "ab", TypeError, "got one str"),
+        (sparse.eye_array(2), ["a", "a"], ValueError, "vocab must hold each word once"),
+        (sparse.eye_array(2), ["a", 1], TypeError, "vocab must hold str, word 1 is int"),
+        (sparse.eye_array(2), "ab", TypeError, "vocab must be a list of str"),
     ],
 )
 def test_bad_input(counts, vocab, error, message):

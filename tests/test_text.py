@@ -74,9 +74,10 @@ def test_min_count_and_max_size_keep_the_number_of_all_tokens():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"min_count": 0}, ValueError, "min_count must be a positive integer, got 0"),
-        ({"min_count": 1.5}, TypeError, "min_count"),
-        ({"max_size": -1}, ValueError, "max_size"),
+        ({"min_count": 0}, ValueError, "min_count must be at least 1, got 0"),
+        ({"min_count": 1.5}, TypeError, "min_count must be an integer, got 1.5"),
+        ({"min_count": True}, TypeError, "min_count must be an integer, got True"),
+        ({"max_size": -1}, ValueError, "max_size must be at least 1, got -1"),
         ({"tokenizer": "spaces"}, ValueError, "'whitespace', 'characters', 'words', 'auto'"),
         ({"tokenizer": 3}, TypeError, "tokenizer"),
         ({"min_count": 4}, ValueError, "min_count=4 times among 8 tokens, the most frequent, 'the', 3 times: lower"),

@@ -138,7 +138,7 @@ def test_blocks_of_rows_give_the_same(keyed, monkeypatch):
     [
         (["x"], {}, KeyError, "'x' is not among the 500 words"),
         ([["w1", "x"]], {}, KeyError, "'x' is not"),
-        (["w1"], {"topn": 0}, ValueError, "topn must be a positive integer, got 0"),
+        (["w1"], {"topn": 0}, ValueError, "topn must be at least 1, got 0"),
         (["w1"], {"topn": 2.5}, TypeError, "topn"),
         ([()], {}, ValueError, "hold nothing"),
         ([np.zeros(3)], {}, ValueError, r"shape \(20,\)"),
@@ -157,7 +157,7 @@ def test_queries_are_checked(keyed, args, options, error, message):
         (["a"], [1.0], ValueError, "one row a word"),
         (["a"], [[]], ValueError, "one row a word"),
         ([], np.zeros((0, 3)), ValueError, "one row a word"),
-        (["a", "a"], [[1.0], [2.0]], ValueError, "words must differ"),
+        (["a", "a"], [[1.0], [2.0]], ValueError, "words must hold each word once"),
         (["a", 3], [[1.0], [2.0]], TypeError, "word 1 is int"),
         (["a"], [["1"]], TypeError, "vectors must be numbers"),
         ("ab", [[1.0], [2.0]], TypeError, "a list of str"),

@@ -17,14 +17,14 @@ import re
 import sysconfig
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastnlp.cli.titles import pieces
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
+if TYPE_CHECKING:
+    from fastnlp.text.sources import Progress
 
 LANGUAGE_REFERENCE = "language reference"
 PARTS = 8  # that one file of a user's is cut into where it has no titles
@@ -191,7 +191,7 @@ def _without_small_parts(passages: Passages) -> Passages:
     return passages._replace(part=[part if part in large else "" for part in passages.part])
 
 
-def user_text(paths: Sequence[str], progress: Callable[[int, int | None], object] | None = None) -> Passages:
+def user_text(paths: Sequence[str], progress: Progress | None = None) -> Passages:
     """Return the lines of a user's files, lower-cased, without empty ones; long ones are cut.
 
     The part of a line is its file. In one file with titles the longest pieces that they head are parts, and the rest is
@@ -244,7 +244,7 @@ def _blocks(name: str, lines: int, blocks: int) -> list[str]:
 _CUT = re.compile(r".{1,1000}(?=\s|$)|.{1,1000}")
 
 
-def _lines(path: str, progress: Callable[[int, int | None], object] | None) -> list[str]:
+def _lines(path: str, progress: Progress | None) -> list[str]:
     from fastnlp.text.sources import Source
 
     source = Source(path)

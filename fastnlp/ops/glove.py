@@ -318,15 +318,11 @@ def _checked(counts: Any) -> sparse.csr_array:
 def _checked_words(vocab: Any, expected: int) -> list[str] | None:
     if vocab is None:
         return None
-    if isinstance(vocab, str):
-        raise TypeError("vocab must be a sequence of words, got one str")
-    words = list(getattr(vocab, "words", vocab))
+    from fastnlp.text._words import index_of
+
+    words = list(index_of(vocab, "vocab"))
     if len(words) != expected:
         raise ValueError(
             f"vocab has {len(words)} words, counts has {expected} rows: they must come from one vocabulary"
         )
-    if not all(isinstance(word, str) for word in words):
-        raise TypeError("vocab must hold str")
-    if len(set(words)) != len(words):
-        raise ValueError("vocab holds a word twice")
     return words

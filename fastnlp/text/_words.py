@@ -10,8 +10,8 @@ _ASCII_SPACE = re.compile(r"[ \t\n\v\f\r]")
 _SEARCHED = 50_000  # words that are compared to find close ones
 
 
-def index_of(words: Iterable[str]) -> dict[str, int]:
-    """Return the id of each word.
+def index_of(words: Iterable[str], name: str = "words") -> dict[str, int]:
+    """Return the id of each word; `name` is the caller's name for the argument, used in errors.
 
     Raises
     ------
@@ -21,13 +21,13 @@ def index_of(words: Iterable[str]) -> dict[str, int]:
         A word stands there twice.
     """
     if isinstance(words, str):
-        raise TypeError(f"words must be a list of str, got the str {words!r:.60}")
+        raise TypeError(f"{name} must be a list of str, got the str {words!r:.60}")
     index: dict[str, int] = {}
     for i, word in enumerate(words):
         if not isinstance(word, str):
-            raise TypeError(f"words must be str, word {i} is {type(word).__name__}")
+            raise TypeError(f"{name} must hold str, word {i} is {type(word).__name__}")
         if index.setdefault(word, i) != i:
-            raise ValueError(f"words must differ, {word!r} is both word {index[word]} and word {i}")
+            raise ValueError(f"{name} must hold each word once, {word!r} is both word {index[word]} and word {i}")
     return index
 
 

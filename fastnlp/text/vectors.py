@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from numbers import Real
-from operator import index
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnlp._checks import integer
 from fastnlp.text import vector_files
 from fastnlp.text._words import UnknownWordError, index_of
 
@@ -109,12 +109,7 @@ class KeyedVectors:
         ValueError
             The query is empty, a vector has another length or is not finite, or `topn` is not positive.
         """
-        try:
-            wanted = index(topn)
-        except TypeError:
-            raise TypeError(f"topn must be a positive integer, got {topn!r}") from None
-        if wanted < 1:
-            raise ValueError(f"topn must be a positive integer, got {topn!r}")
+        wanted = integer("topn", topn, least=1, most=None)
         plus, minus = _items(positive), _items(negative)
         if not plus and not minus:
             raise ValueError("positive and negative hold nothing: give a word or a vector")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from operator import index
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnlp._checks import integer
 from fastnlp._files import atomic_write
 from fastnlp.text import reading, tokenizers
 from fastnlp.text._words import UnknownWordError, check_writable, index_of
@@ -192,9 +192,10 @@ def build_vocab(
     OSError
         A file is missing, is a folder, or may not be read.
     TypeError
-        `files_or_lines` or `tokenizer` is of another type.
+        `files_or_lines` or `tokenizer` is of another type, or `min_count` or `max_size` is not an integer.
     ValueError
-        A file is empty, not text, truncated or corrupt; a name or a number is out of range; no word is left.
+        A file is empty, not text, truncated or corrupt; the tokenizer is not known; `min_count` or `max_size` is not
+        positive; no word is left.
 
     Warns
     -----
@@ -203,8 +204,8 @@ def build_vocab(
         of its str name files.
     """
     tokenizers.check(tokenizer)
-    least = _positive("min_count", min_count)
-    most = None if max_size is None else _positive("max_size", max_size)
+    least = integer("min_count", min_count, least=1, most=None)
+    most = None if max_size is None else integer("max_size", max_size, least=1, most=None)
     source = Source(files_or_lines)
     used, batches = token_batches(source, tokenizer, progress)
     counter: Counter[str] = Counter()
@@ -236,16 +237,6 @@ def _nothing_left(source: Source, counter: Counter[str], min_count: int) -> str:
         f"no word occurs min_count={min_count} times among {counter.total()} tokens, the most frequent, {word!r:.60}, "
         f"{count} times: lower min_count, or give more text{hint}"
     )
-
-
-def _positive(name: str, value: Any) -> int:
-    try:
-        number = index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a positive integer, got {value!r}") from None
-    if number < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return number
 
 
 def _counts(counts: Any, size: int) -> NDArray[np.int64]:
