@@ -5,7 +5,8 @@ An operation of ``ops/`` states, beside its public function, three steps and wha
 ``plan(*args, **kwargs)``      checks the arguments once, flattens to rows, chooses the kernels
 ``forward(plan, wrt)``         one kernel call; returns ``(value, saved)``, where `saved` is the least from which the
                                wanted gradients follow (for a scalar loss the gradients themselves: one fused pass)
-``backward(plan, wrt, saved, dvalue)``   returns one gradient for each differentiable argument, None where not wanted
+``backward(plan, wrt, saved, dvalue)``   returns one gradient for each differentiable argument, None where not wanted;
+                               `dvalue` is an array of float32 or float64, of the shape of the value
 
 `value_and_grad`, `vjp` and the torch bridge are made from these three, so no operation writes them again. A `plan` that
 takes ``matmul=`` uses that function, of NumPy's signature, for its GEMMs: the bridge hands it torch's.
@@ -118,7 +119,8 @@ def vjp(function: Callable[..., Any], *, wrt: Iterable[str] | None = None) -> Ca
     TypeError
         `function` is not differentiable; `dy` is not of a floating dtype.
     ValueError
-        `wrt` names something that is not a differentiable argument; `dy` is not of the shape of `y`.
+        `wrt` names something that is not a differentiable argument, or is not given; `out` is given; `dy` is not of the
+        shape of `y`.
 
     Examples
     --------

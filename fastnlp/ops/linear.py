@@ -145,9 +145,9 @@ def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
     return hand_over(y, rows), ()
 
 
-def upstream_rows(dy: Any, like: Array) -> Array:
+def upstream_rows(dy: Array, like: Array) -> Array:
     """Return an upstream gradient as kernel-ready rows of the dtype of `like`."""
-    return _arrays.as_rows(_arrays.floating("dy", dy).astype(like.dtype, copy=False))
+    return _arrays.as_rows(dy.astype(like.dtype, copy=False))
 
 
 def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dy: Any) -> tuple[Array | None, ...]:

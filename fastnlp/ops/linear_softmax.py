@@ -25,7 +25,7 @@ from fastnlp.ops.linear import (
     linear_outputs,
     upstream_rows,
 )
-from fastnlp.ops.softmax import inverse
+from fastnlp.ops.softmax import inverse_temperature
 
 _NAMES = ("input", "weight", "bias")
 
@@ -53,7 +53,7 @@ def _plan(
     chosen = backend_of(backend, input, weight, bias)
     kernels, softmax, linear = (implementation(op, chosen) for op in ("linear_softmax", "softmax", "linear"))
     args = linear_arguments(input, weight, bias, _NAMES)
-    return _Plan(kernels, softmax, linear, args, inverse(temperature, args.x.dtype), out, matmul)
+    return _Plan(kernels, softmax, linear, args, inverse_temperature(temperature, args.x.dtype), out, matmul)
 
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:

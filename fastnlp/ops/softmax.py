@@ -73,10 +73,10 @@ def _plan(
     kernels = kernels_for("softmax", backend, input)
     x = _arrays.floating("input", input)
     axis = integer("axis", axis, least=-x.ndim, most=x.ndim - 1)
-    return _Plan(kernels, x, axis, inverse(temperature, x.dtype), _arrays.result_dtype(input), out)
+    return _Plan(kernels, x, axis, inverse_temperature(temperature, x.dtype), _arrays.result_dtype(input), out)
 
 
-def inverse(temperature: float, dtype: np.dtype[Any]) -> float:
+def inverse_temperature(temperature: float, dtype: np.dtype[Any]) -> float:
     """Return 1 / temperature after checking it; finite and above 0 in `dtype`, so that 0 * inf does not come up."""
     scale = 1.0 / positive("temperature", temperature)
     if not 1e-37 < scale < 1e38:  # float32 holds what is within
@@ -99,7 +99,7 @@ def _backward(kernel: str, plan: _Plan, wrt: frozenset[str], saved: Saved, dy: A
         return (None,)
     y = plan.rows(saved[0])
     dx = _arrays.empty(y.shape, y.dtype, y)
-    getattr(plan.kernels, f"{kernel}_backward")(y, plan.rows(_arrays.floating("dy", dy)), dx, plan.scale)
+    getattr(plan.kernels, f"{kernel}_backward")(y, plan.rows(dy), dx, plan.scale)
     return (plan.back(dx),)
 
 
