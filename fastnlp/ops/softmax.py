@@ -167,7 +167,7 @@ def log_softmax(
 ) -> Array:
     """Logarithm of `softmax`: ``x_v / t - log sum_u exp(x_u / t)`` along an axis, without overflow or underflow.
 
-    Parameters, result and errors are those of `softmax`.
+    Parameters, result and errors are those of `softmax`. (For a row that holds +inf SciPy has other values than NaN.)
     """
     plan = _plan(input, axis=axis, temperature=temperature, out=out, backend=backend)
     return _log_softmax_forward(plan, NOTHING)[0]
