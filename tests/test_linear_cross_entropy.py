@@ -160,13 +160,14 @@ def test_upstream_factor_comes_before_half_precision(backend, rng):
 def test_kernels_write_every_element(backend, rng):
     kernels = implementation("linear_cross_entropy", backend)
     x, w, b, target = operands(rng, 9, 6, 70)
-    for rows in (4, 9):
+    for rows, block in ((4, 32), (4, 70), (9, 1)):
         nll, dx, dw, db = (np.full(shape, np.nan) for shape in (9, x.shape, w.shape, b.shape))
         kernels.forward(x, w, b, target, nll, rows, np.matmul)
         assert np.isfinite(nll).all()
         nll[:] = np.nan
-        kernels.gradient(x, w, b, target, np.ones(9), nll, dx, dw, db, rows, np.matmul)
+        kernels.gradient(x, w, b, target, np.ones(9), nll, dx, dw, db, rows, block, np.matmul)
         assert all(np.isfinite(a).all() for a in (nll, dx, dw, db))
+        assert_allclose(dw, naive(x, w, b, target, np.ones(9))[2], rtol=1e-10)
 
 
 def test_bad_input(backend, rng):

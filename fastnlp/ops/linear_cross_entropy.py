@@ -1,8 +1,8 @@
-"""`linear_cross_entropy`: the loss of a linear classifier without its logits.
+"""`linear_cross_entropy`: the loss of a linear classifier, its logits a chunk of rows at a time.
 
 A backend provides ``forward(x, weight, bias, target, nll, rows, matmul)`` and
-``gradient(x, weight, bias, target, scale, nll, dx, dweight, dbias, rows, matmul)``, which go through the batch `rows`
-rows at a time. The rows that do not count are gone by then.
+``gradient(x, weight, bias, target, scale, nll, dx, dweight, dbias, rows, block, matmul)``, which go through the batch
+`rows` rows at a time, and add to dW `block` classes at a time. The rows that do not count are gone by then.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastnlp.ops.linear import Gradients, LinearArguments, linear_arguments
 WORKSPACE = 48 << 20
 """Default bytes for temporaries: 390 rows of 32,000 float32 logits, near the cache and enough for a GEMM."""
 
-_SCRATCH = 4 << 20  # of it, the buffer through which dW is accumulated
+_SCRATCH = 4 << 20  # of it, for the product that is added to dW
 _NAMES = ("input", "linear_weight", "linear_bias")
 
 
@@ -42,11 +42,17 @@ class _Plan(NamedTuple):
         kept = np.flatnonzero(self.rows.target >= 0)
         return self.args.x[kept], self.rows.target[kept], kept
 
+    @property
+    def block(self) -> int:
+        """How many classes of dW are added to at a time."""
+        classes, features = self.args.weight.shape
+        return max(1, min(classes, _SCRATCH // max(1, features * self.args.x.itemsize)))
+
     def chunk_rows(self, n: int, gradients: bool) -> int:
         """Return how many rows of `n` go through the workspace at a time, in chunks of nearly equal size."""
         classes, item = self.args.weight.shape[0], self.args.x.itemsize
         row_bytes = max(1, classes * item)
-        scratch = min(_SCRATCH, self.args.weight.size * item) if gradients else 0
+        scratch = self.block * self.args.weight.shape[1] * item if gradients else 0
         least = row_bytes + scratch
         workspace = max(WORKSPACE, least) if self.workspace is None else self.workspace
         rows = workspace // row_bytes
@@ -71,7 +77,7 @@ class _Plan(NamedTuple):
         scale = self.rows.scale(dloss, x.dtype)
         scale = scale if kept is None else scale[kept]
         grads = Gradients.wanted(args, wrt, _NAMES)
-        self.kernels.gradient(x, args.weight, args.bias, target, scale, nll, *grads, rows, self.matmul)
+        self.kernels.gradient(x, args.weight, args.bias, target, scale, nll, *grads, rows, self.block, self.matmul)
         if grads.input is not None:
             grads = grads._replace(input=self._spread(grads.input, kept))
         return self._spread(nll, kept), grads.shaped(self.args)
@@ -142,7 +148,7 @@ def linear_cross_entropy(
     workspace: int | None = None,
     backend: str | None = None,
 ) -> Any:
-    """Cross-entropy of a linear classifier: ``cross_entropy(x W' + b, target)``, the logits never stored whole.
+    """Cross-entropy of a linear classifier: ``cross_entropy(x W' + b, target)``, the logits within a budget of bytes.
 
     The loss and all gradients of a scalar loss come from one pass over chunks of rows: three GEMMs (6 N C D flops), one
     exponential a logit. Rows that are ignored are dropped before the first.

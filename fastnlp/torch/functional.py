@@ -70,7 +70,7 @@ def linear_cross_entropy(
     options: Any = None,
     workspace: int | None = None,
 ) -> Tensor:
-    """Cross-entropy of a linear classifier without its logits, as ``torch.nn.functional.linear_cross_entropy``.
+    """Cross-entropy of a linear classifier, chunk by chunk, as ``torch.nn.functional.linear_cross_entropy``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Cross-entropy of a linear classifier, logits never whole (the equations: ``reference/linear_cross_entropy.py``).
+"""Cross-entropy of a linear classifier, chunk by chunk (the equations: ``reference/linear_cross_entropy.py``).
 
 Schedule: chunks of `rows` rows over all classes go through one reused buffer; a GEMM writes the chunk's logits, one
 kernel adds the bias, takes the loss and turns the logits into their gradient in place, two GEMMs carry that on. Over
@@ -16,8 +16,6 @@ from fastnlp.kernels.cpu._rows import row_divide, row_exp_in_place, row_max, row
 from fastnlp.kernels.cpu.cross_entropy import row_loss
 from fastnlp.kernels.cpu.linear import add_column_sums
 
-_SCRATCH_BYTES = 4 << 20
-
 
 def forward(x, weight, bias, target, nll, rows, matmul):  # (N, D), (V, D), (V,) or None, (N,), (N,)
     """nll = cross-entropy(x weight' + bias, target)."""
@@ -26,10 +24,12 @@ def forward(x, weight, bias, target, nll, rows, matmul):  # (N, D), (V, D), (V,)
         run(_loss, len(logits), logits, bias, target[chunk], nll[chunk], grain=rows_a_task(logits.shape[1]))
 
 
-def gradient(
-    x, weight, bias, target, scale, nll, dx, dweight, dbias, rows, matmul
-):  # outputs dx, dweight, dbias or None
-    """Nll as in forward, and the gradients of sum_n scale_n nll_n, in one pass; those that are None are left out."""
+def gradient(x, weight, bias, target, scale, nll, dx, dweight, dbias, rows, block, matmul):
+    # (N, D), (V, D), (V,) or None, (N,), (N,), (N,), (N, D) or None, (V, D) or None, (V,) or None
+    """Nll as in forward, and the gradients of sum_n scale_n nll_n, in one pass; those that are None are left out.
+
+    dweight is added to `block` classes at a time.
+    """
     bias = _bias_or_empty(bias, x.dtype)
     if dbias is not None:
         dbias[...] = 0
@@ -41,33 +41,22 @@ def gradient(
         if dx is not None:
             matmul(logits, weight, out=dx[chunk])
         if dweight is not None:
-            _add_product(logits.T, x[chunk], dweight, chunk.start == 0, matmul)
+            _add_product(logits.T, x[chunk], dweight, block, chunk.start == 0, matmul)
         if dbias is not None:
             add_column_sums(logits, dbias)
 
 
-def scratch_bytes(classes, features, itemsize):
-    """Return the size of the buffer beside the logits' when gradients go through more than one chunk."""
-    return _scratch_rows(classes, features, itemsize) * features * itemsize
-
-
-def _scratch_rows(classes, features, itemsize):
-    return min(classes, max(1, _SCRATCH_BYTES // max(1, features * itemsize)))
-
-
-def _add_product(a, b, total, first, matmul):  # (V, R), (R, D), (V, D)
-    """total += a b, or total = a b for the first; a block of rows at a time, so that the product stays in cache."""
+def _add_product(a, b, total, block, first, matmul):  # (V, R), (R, D), (V, D)
+    """total += a b, or total = a b for the first; `block` rows at a time, so that the product stays in cache."""
     if first:
         matmul(a, b, out=total)
         return
-    classes, features = total.shape
-    step = _scratch_rows(classes, features, total.itemsize)
-    scratch = np.empty((step, features), total.dtype)
-    for begin in range(0, classes, step):
-        block = total[begin : begin + step]
-        product = scratch[: len(block)]
-        matmul(a[begin : begin + step], b, out=product)
-        block += product
+    scratch = np.empty((min(block, len(total)), total.shape[1]), total.dtype)
+    for begin in range(0, len(total), block):
+        part = total[begin : begin + block]
+        product = scratch[: len(part)]
+        matmul(a[begin : begin + block], b, out=product)
+        part += product
 
 
 def _chunks(x, weight, rows, matmul):

@@ -1,4 +1,4 @@
-"""Cross-entropy of a linear classifier, logits never whole.
+"""Cross-entropy of a linear classifier, logits a chunk of rows at a time.
 
     z = x W' + b      nll = cross-entropy(z, target)      dz = s (softmax(z) - onehot(target))
     dx = dz W         dW = dz' x                           db = sum_n dz_n
@@ -19,10 +19,12 @@ def forward(x, weight, bias, target, nll, rows, matmul):  # (N, D), (V, D), (V,)
         cross_entropy.forward(logits, target[chunk], nll[chunk])
 
 
-def gradient(
-    x, weight, bias, target, scale, nll, dx, dweight, dbias, rows, matmul
-):  # outputs dx, dweight, dbias or None
-    """Nll as in forward, and the gradients of sum_n scale_n nll_n, in one pass; those that are None are left out."""
+def gradient(x, weight, bias, target, scale, nll, dx, dweight, dbias, rows, block, matmul):
+    # (N, D), (V, D), (V,) or None, (N,), (N,), (N,), (N, D) or None, (V, D) or None, (V,) or None
+    """Nll as in forward, and the gradients of sum_n scale_n nll_n, in one pass; those that are None are left out.
+
+    dweight is added to `block` classes at a time.
+    """
     for total in (dweight, dbias):
         if total is not None:
             total[...] = 0
@@ -31,7 +33,8 @@ def gradient(
         if dx is not None:
             matmul(logits, weight, out=dx[chunk])
         if dweight is not None:
-            dweight += logits.T @ x[chunk]
+            for begin in range(0, len(dweight), block):
+                dweight[begin : begin + block] += logits[:, begin : begin + block].T @ x[chunk]
         if dbias is not None:
             dbias += logits.sum(axis=0)
 
