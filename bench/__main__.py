@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import report
+from bench import first_call, report
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     write = commands.add_parser("report", help="write report.md and report.html from the JSON of a run")
     write.add_argument("results", type=Path)
     write.add_argument("-o", "--output", type=Path, default=Path("bench-results"), help="folder (default: %(default)s)")
+    commands.add_parser("first-call", help="print what the first call of an operation costs, with and without a cache")
     args, further = parser.parse_known_args(argv)
     if args.command == "run":
         results = args.output / "results.json"
@@ -28,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
             return status
     elif further:
         parser.error(f"unknown arguments: {' '.join(further)}")
+    elif args.command == "first-call":
+        first_call.main()
+        return 0
     else:
         results = args.results
     for path in report.write(results, args.output):

@@ -396,3 +396,11 @@ def test_cases_run_under_pytest_benchmark(tmp_path):
     assert bench["extra_info"]["contestants"][0]["rounds"] == bench["stats"]["rounds"]
     assert run["machine"]["threads"] == 1
     assert [len(rates) for rates in run["machine"]["limits"].values()] == [2, 2, 2]
+
+
+def test_first_call_is_measured_in_a_process_of_its_own(tmp_path):
+    from bench import first_call
+
+    assert 0 < first_call.measure("time.sleep(0.2)", str(tmp_path)) - 0.2 < 5
+    with pytest.raises(subprocess.CalledProcessError):
+        first_call.measure("fastnlp.softmax('words')", str(tmp_path))
