@@ -2,6 +2,8 @@
 
 from fastnlp import text as text
 from fastnlp import torch as torch
+from fastnlp._determinism import deterministic as deterministic
+from fastnlp._determinism import use_deterministic as use_deterministic
 from fastnlp._op import value_and_grad as value_and_grad
 from fastnlp._op import vjp as vjp
 from fastnlp._threads import get_num_threads as get_num_threads
@@ -9,8 +11,10 @@ from fastnlp._threads import set_num_threads as set_num_threads
 from fastnlp.ops.bucket_batches import Batches as Batches
 from fastnlp.ops.bucket_batches import bucket_batches as bucket_batches
 from fastnlp.ops.cooccurrence import cooccurrence as cooccurrence
+from fastnlp.ops._criterion import LossStats as LossStats
 from fastnlp.ops.cross_entropy import cross_entropy as cross_entropy
 from fastnlp.ops.glove import GloVe as GloVe
+from fastnlp.ops.kl_div import kl_div as kl_div
 from fastnlp.ops.linear import linear as linear
 from fastnlp.ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from fastnlp.ops.linear_softmax import linear_softmax as linear_softmax
