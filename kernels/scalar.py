@@ -78,6 +78,121 @@ def _exp_float64(x):
     return p * a * b if x == x else x
 
 
+def log(x):
+    """Return the natural logarithm, within 2 ulp; vectorises as `exp` does.
+
+    x = 2**k m with m in [sqrt(1/2), sqrt(2)), f = m - 1 and s = f / (2 + f): log m = 2 artanh s, a series in s**2,
+    taken as what it adds to f - f**2 / 2. log 0 = -inf; of a negative number NaN.
+    """
+    return math.log(x)
+
+
+@overload(log, jit_options={"fastmath": {"contract", "nsz"}})
+def _log_overload(x):
+    if x == types.float32:
+        return _log_float32
+    if x == types.float64:
+        return _log_float64
+    return None
+
+
+_TINY_32, _UP_32, _DIGITS_32 = np.finfo(_F32).tiny, _F32(2.0**23), np.int32(23)
+_ROOT_HALF_32, _HALVE_32, _TWO_32 = np.int32(0x3F3504F3), _F32(0.5), _F32(2)
+_A1, _A2, _A3, _A4, _A5 = (_F32(2 / (2 * n + 1)) for n in range(1, 6))
+_INF_32, _NAN_32, _ZERO_32, _NONE_32 = _F32(np.inf), _F32(np.nan), _F32(0), np.int32(0)
+
+
+def _log_float32(x):
+    subnormal = x < _TINY_32
+    bits = _F32(x * _UP_32 if subnormal else x).view(np.int32)
+    k = np.int32((bits - _ROOT_HALF_32) >> _MANTISSA_32)
+    f = np.int32(bits - (k << _MANTISSA_32)).view(np.float32) - _ONE_32
+    n = _F32(np.int32(k - (_DIGITS_32 if subnormal else _NONE_32)))
+    s = f / (f + _TWO_32)
+    z = s * s
+    series = ((((_A5 * z + _A4) * z + _A3) * z + _A2) * z + _A1) * z
+    square = _HALVE_32 * f * f
+    y = n * _LN2_HI_32 - ((square - (s * (square + series) + n * _LN2_LO_32)) - f)
+    y = y if x < _INF_32 else x
+    return y if x > _ZERO_32 else (-_INF_32 if x == _ZERO_32 else _NAN_32)
+
+
+_TINY_64, _UP_64, _DIGITS_64 = np.finfo(np.float64).tiny, 2.0**52, np.int32(1023 + 52)
+_ROOT_HALF_64, _ONE_BITS_64 = np.uint64(0x3FE6A09E667F3BCD), np.uint64(0x3FF0000000000000)
+_SHIFT_64, _MANTISSA_BITS_64 = np.uint64(52), np.uint64(0x000FFFFFFFFFFFFF)
+_B1, _B2, _B3, _B4, _B5, _B6, _B7, _B8, _B9, _B10 = (2 / (2 * n + 1) for n in range(1, 11))
+_BIAS_ONLY_64, _INF_64, _NAN_64 = np.int32(1023), np.inf, np.nan
+
+
+def _log_float64(x):
+    subnormal = x < _TINY_64
+    # No arithmetic shift of int64, nor a conversion from it, below AVX-512: a biased exponent, by way of int32.
+    bits = np.float64(x * _UP_64 if subnormal else x).view(np.uint64) + (_ONE_BITS_64 - _ROOT_HALF_64)
+    k = np.int32(bits >> _SHIFT_64)
+    f = np.uint64((bits & _MANTISSA_BITS_64) + _ROOT_HALF_64).view(np.float64) - 1.0
+    n = np.float64(np.int32(k - (_DIGITS_64 if subnormal else _BIAS_ONLY_64)))
+    s = f / (f + 2.0)
+    z = s * s
+    series = (((_B10 * z + _B9) * z + _B8) * z + _B7) * z + _B6
+    series = (((((series * z + _B5) * z + _B4) * z + _B3) * z + _B2) * z + _B1) * z
+    square = 0.5 * f * f
+    y = n * _LN2_HI_64 - ((square - (s * (square + series) + n * _LN2_LO_64)) - f)
+    y = y if x < _INF_64 else x
+    return y if x > 0.0 else (-_INF_64 if x == 0.0 else _NAN_64)
+
+
+def tanh(x):
+    """Return the hyperbolic tangent, within 3 ulp, also near 0; vectorises as `exp` does.
+
+    tanh |x| = q / (q + 2) with q = e**(2|x|) - 1 = 2**k (e**r - 1) + (2**k - 1), the reduction of `exp`.
+    """
+    return math.tanh(x)
+
+
+@overload(tanh, jit_options={"fastmath": {"contract", "nsz"}})
+def _tanh_overload(x):
+    if x == types.float32:
+        return _tanh_float32
+    if x == types.float64:
+        return _tanh_float64
+    return None
+
+
+_FLAT_32, _SIGN_32 = _F32(20), np.uint32(0x80000000)
+
+
+def _tanh_float32(x):
+    y = min(abs(x + x), _FLAT_32)
+    n = np.rint(y * _LOG2E_32)
+    r = (y - n * _LN2_HI_32) - n * _LN2_LO_32
+    p = ((((_E7 * r + _E6) * r + _E5) * r + _E4) * r + _E3) * r + _E2
+    p = p * (r * r) + r
+    a = np.int32((np.int32(n) + _BIAS_32) << _MANTISSA_32).view(np.float32)
+    q = p * a + (a - _ONE_32)
+    sign = np.uint32(_F32(x).view(np.uint32) & _SIGN_32)
+    t = np.uint32(_F32(q / (q + _TWO_32)).view(np.uint32) | sign).view(np.float32)
+    return t if x == x else x
+
+
+_FLAT_64, _SIGN_64 = 40.0, np.uint64(0x8000000000000000)
+
+
+def _tanh_float64(x):
+    y = min(abs(x + x), _FLAT_64)
+    n = np.rint(y * _LOG2E_64)
+    r = (y - n * _LN2_HI_64) - n * _LN2_LO_64
+    p = _D13 * r + _D12
+    p = ((((p * r + _D11) * r + _D10) * r + _D9) * r + _D8) * r + _D7
+    p = ((((p * r + _D6) * r + _D5) * r + _D4) * r + _D3) * r + _D2
+    p = p * (r * r) + r
+    a = np.int64((np.int64(np.int32(n)) + _BIAS_64) << _MANTISSA_64).view(np.float64)
+    q = p * a + (a - 1.0)
+    t = np.uint64(np.float64(q / (q + 2.0)).view(np.uint64) | (np.float64(x).view(np.uint64) & _SIGN_64)).view(
+        np.float64
+    )
+    return t if x == x else x
+
+
 @njit(inline="always")
 def softmax_gradient(y, dy, dot):
     """Return d/dx of softmax: y (dy - <dy, y>)."""
