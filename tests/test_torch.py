@@ -79,9 +79,9 @@ def test_gradcheck_and_opcheck(reduction):
     logits = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: fastnlp.torch.cross_entropy(x, target, reduction=reduction), logits)
     for wrt in ([True, True, True], [False, True, False]):
-        args = (x, w, target, b, -100, reduction, None, wrt)
+        args = (x, w, target, b, None, -100, reduction, 0.0, 1.0, None, 0.0, None, None, None, False, wrt)
         torch.library.opcheck(torch.ops.fastnlp.linear_cross_entropy.default, args)
-    torch.library.opcheck(torch.ops.fastnlp.cross_entropy.default, (logits, target, -100, reduction, [True]))
+    torch.library.opcheck(torch.ops.fastnlp.cross_entropy.default, (logits, target, None, -100, reduction, 0.0, 1.0, None, 0.0, None, False, [True]))
 
 
 def test_second_backward_and_accumulation():

@@ -1,7 +1,8 @@
-"""`cross_entropy` on logits, and what every cross-entropy shares: targets, reductions, the scale of a row.
+"""`cross_entropy` on logits.
 
-A backend provides ``forward(x, target, nll)`` and ``gradient(x, target, scale, nll, dx)`` on rows; a negative target
-marks a row that does not count.
+A backend provides, on rows, ``forward(x, criterion, loss, lse, stats)`` and
+``gradient(x, criterion, scale, lse_scale, loss, lse, stats, dx)``, the gradient of
+``sum_n scale_n loss_n + lse_scale_n lse_n^2`` (what `Criterion` and `Stats` hold: ``_criterion.py``).
 """
 
 from __future__ import annotations
@@ -14,66 +15,9 @@ import numpy as np
 
 from fastnlp import _arrays
 from fastnlp._arrays import Array
-from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
-
-REDUCTIONS = ("mean", "sum", "none")
-
-
-class Rows(NamedTuple):
-    """The targets of a batch of rows, and how their losses are reduced."""
-
-    target: Array  # (N,), -1 where the row does not count
-    counted: int  # how many rows count
-    reduction: str
-    shape: tuple[int, ...]  # of the target, as the caller gave it
-
-    @classmethod
-    def checked(
-        cls, target: Any, shape: tuple[int, ...], classes: int, ignore_index: int | None, reduction: str
-    ) -> Rows:
-        """Check a target of class indices against the rows' `shape` and the number of classes.
-
-        Raises
-        ------
-        TypeError
-            The target is not of an integer dtype, or `ignore_index` is not an integer.
-        ValueError
-            Its shape does not fit, an index is out of range, or the reduction is unknown.
-        """
-        if not (isinstance(reduction, str) and reduction in REDUCTIONS):
-            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-        if ignore_index is not None:
-            ignore_index = integer("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
-        flat, counted = _arrays.class_indices("target", target, shape=shape, classes=classes, ignore_index=ignore_index)
-        return cls(_arrays.kernel_ready(flat), counted, reduction, shape)
-
-    def scale(self, dloss: Any, dtype: np.dtype[Any]) -> Array:
-        """Return d(reduced loss)/d(nll_n) times the upstream gradient, for each row: (N,)."""
-        if self.reduction == "none":
-            return np.ascontiguousarray(dloss, dtype=dtype).reshape(-1)
-        one = 1.0 / self.counted if self.reduction == "mean" and self.counted else 1.0
-        return np.full(self.target.size, one * float(dloss), dtype)
-
-    def reduce(self, nll: Array) -> Any:
-        """Reduce the losses of the rows; float32 or better. The mean over no row is NaN, as in PyTorch."""
-        if self.reduction == "none":
-            return nll.reshape(self.shape)
-        total = np.add.reduce(nll, dtype=np.float64)
-        if self.reduction == "mean":
-            total = total / self.counted if self.counted else np.float64(np.nan)
-        return nll.dtype.type(total)
-
-
-def scaled(grad: Array | None, factor: float, dtype: np.dtype[Any]) -> Array | None:
-    """Return a saved gradient times the upstream factor, in the caller's dtype; itself where nothing changes.
-
-    The dtype is the last to change: a factor that keeps float16 gradients from vanishing must come before.
-    """
-    if grad is None:
-        return None
-    return (grad if factor == 1.0 else grad * grad.dtype.type(factor)).astype(dtype, copy=False)
+from fastnlp.ops._criterion import LossStats, Rows, rows_of, scaled, stats_outputs
 
 
 class _Plan(NamedTuple):
@@ -83,76 +27,164 @@ class _Plan(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]  # of the gradient
 
-    def gradient(self, dloss: Any) -> tuple[Array, Array]:
-        """Return the losses of the rows, and the gradient in the input's shape."""
-        x = self.x
-        nll, dx = _arrays.empty(x.shape[0], x.dtype, x), _arrays.empty(x.shape, x.dtype, x)
-        self.kernels.gradient(x, self.rows.target, self.rows.scale(dloss, x.dtype), nll, dx)
-        return nll, dx.reshape(self.shape)
-
 
 def _plan(
-    input: Any, target: Any, *, ignore_index: int | None = -100, reduction: str = "mean", backend: str | None = None
+    input: Any,
+    target: Any,
+    *,
+    weight: Any = None,
+    ignore_index: int | None = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    token_weight: Any = None,
+    return_stats: bool = False,
+    backend: str | None = None,
 ) -> _Plan:
-    kernels = kernels_for("cross_entropy", backend, input, target)
+    kernels = kernels_for("cross_entropy", backend, input, target, weight, token_weight)
     x = _arrays.floating("input", input)
-    rows = Rows.checked(target, x.shape[:-1], x.shape[-1], ignore_index, reduction)
-    return _Plan(kernels, _arrays.as_rows(x), rows, x.shape, _arrays.result_dtype(input))
+    shape = x.shape
+    rows = rows_of(
+        shape[:-1],
+        shape[-1],
+        x,
+        target,
+        weight,
+        ignore_index,
+        reduction,
+        label_smoothing,
+        temperature,
+        softcap,
+        z_loss,
+        token_weight,
+        return_stats,
+    )
+    return _Plan(kernels, _arrays.as_rows(x), rows, shape, _arrays.result_dtype(input))
 
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:
-    if wrt and plan.rows.reduction != "none":
-        nll, dx = plan.gradient(1.0)
-        return plan.rows.reduce(nll), (dx,)
-    nll = _arrays.empty(plan.x.shape[0], plan.x.dtype, plan.x)
-    plan.kernels.forward(plan.x, plan.rows.target, nll)
-    return plan.rows.reduce(nll), ()
+    kernels, x, rows = plan.kernels, plan.x, plan.rows
+    loss, lse, stats = _arrays.empty(len(x), x.dtype, x), _arrays.empty(len(x), x.dtype, x), rows.stats(x.dtype)
+    if not wrt or rows.reduction == "none":
+        kernels.forward(x, rows.criterion, loss, lse, stats)
+        rows.zero_uncounted(loss, lse, *(stats or ()))
+        return rows.reduce(loss, lse, stats), ()
+    dx = _arrays.empty(x.shape, x.dtype, x)
+    kernels.gradient(x, rows.criterion, *rows.scales(1.0, x.dtype), loss, lse, stats, dx)
+    rows.zero_uncounted(loss, lse, *(stats or ()), dx)
+    return rows.reduce(loss, lse, stats), (dx.reshape(plan.shape),)
 
 
 def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tuple[Array | None]:
     if not wrt:
         return (None,)
-    if plan.rows.reduction == "none":
-        return (scaled(plan.gradient(dloss)[1], 1.0, plan.dtype),)
-    return (scaled(saved[0], float(dloss), plan.dtype),)
+    if plan.rows.reduction != "none":
+        return (scaled(saved[0], float(dloss), plan.dtype),)
+    x = plan.x
+    loss, lse, dx = (
+        _arrays.empty(len(x), x.dtype, x),
+        _arrays.empty(len(x), x.dtype, x),
+        _arrays.empty(x.shape, x.dtype, x),
+    )
+    plan.kernels.gradient(x, plan.rows.criterion, *plan.rows.scales(dloss, x.dtype), loss, lse, None, dx)
+    plan.rows.zero_uncounted(dx)
+    return (scaled(dx.reshape(plan.shape), 1.0, plan.dtype),)
 
 
 def _outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]:
+    shape = tuple(args["input"].shape)
+    stats = stats_outputs(args, shape[:-1])
     if args["reduction"] == "none":
-        return (Output(args["target"].shape),)
-    return (Output(()), Output(args["input"].shape)) if wrt else (Output(()),)
+        return (Output(shape[:-1]), *stats)
+    return (Output(()), *stats, *((Output(shape),) if wrt else ()))
 
 
-@differentiable("input", plan=_plan, forward=_forward, backward=_backward, outputs=_outputs)
+@differentiable("input", plan=_plan, forward=_forward, backward=_backward, outputs=_outputs, statistics=LossStats)
 def cross_entropy(
-    input: Any, target: Any, *, ignore_index: int | None = -100, reduction: str = "mean", backend: str | None = None
+    input: Any,
+    target: Any,
+    *,
+    weight: Any = None,
+    ignore_index: int | None = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+    token_weight: Any = None,
+    return_stats: bool = False,
+    backend: str | None = None,
 ) -> Any:
-    """Cross-entropy of logits against class indices: ``l = log sum_v exp(x_v) - x_t``.
+    """Cross-entropy of logits against class indices or distributions: ``l = log sum_v exp(z_v) - z_t``.
+
+    z are the logits after temperature and soft-cap, ``z = softcap tanh(x / temperature / softcap)``. In general
+    ``l = sum_v q_v (log sum_u exp(z_u) - z_v)`` with the mass q that the target puts on the classes: for a class index t
+    ``q_v = (1 - label_smoothing) w_t [v = t] + label_smoothing w_v / C``, for a distribution P
+    ``q_v = w_v ((1 - label_smoothing) P_v + label_smoothing / C)``, as in PyTorch. With P this is H(P, Q), Q = softmax(z),
+    which is not H(Q, P); a class without mass adds nothing, whatever its logit.
 
     Parameters
     ----------
     input
-        Logits ``(..., C)``, float32 or float64 (float16 and bfloat16 are computed in float32).
+        Logits x ``(..., C)``, float32 or float64 (float16 and bfloat16 are computed in float32).
     target
-        Class indices ``(...)``, of any integer dtype, in ``[0, C)`` or `ignore_index`.
+        Class indices ``(...)`` of any integer dtype, in ``[0, C)`` or `ignore_index`; or distributions P ``(..., C)`` of
+        the input's dtype, which need not sum to one.
+    weight
+        Class weights w, ``(C,)`` of the input's dtype, 0 or more; default: all one.
     ignore_index
-        Rows with this target count for nothing: their loss and gradient are zero. None: no row is ignored.
+        Rows with this target count for nothing: their loss and gradient are zero. None: no row is ignored. With
+        distributions only a negative one, which then does nothing, as in PyTorch.
     reduction
-        "mean" over the rows that count, "sum", or "none" for one loss a row, ``(...)``.
+        "mean" over the rows that count: ``sum u_n l_n / sum u_n w_y(n)``, w left out below for distributions; "sum"
+        ``sum u_n l_n``; or "none" for one loss a row, ``u_n l_n``, ``(...)``.
+    label_smoothing
+        Share of the target that is spread evenly over the classes, within [0, 1].
+    temperature
+        Logits are divided by it before all else; above 0.
+    softcap
+        Bound on the size of logits, above 0 (Gemma 2); None: no bound.
+    z_loss
+        Factor, 0 or more, of a term that keeps log-sum-exp near zero (PaLM): ``z_loss sum u_n lse_n^2 / sum u_n`` with
+        "mean", ``z_loss u_n lse_n^2`` a row otherwise. It is part of the loss.
+    token_weight
+        Weights of the rows u, ``(...)``, any real dtype, 0 or more; default: all one. Rows of weight 0 count for
+        nothing, as ignored ones do.
+    return_stats
+        True: return ``(loss, stats)``, stats a `LossStats` of what the same pass knows: ``lse``, ``nll``, ``entropy``,
+        ``argmax`` of the rows, ``accuracy``, ``count``, ``z_loss``. No gradient flows through them.
     backend
         "reference", "cpu" or "cuda"; default: by the array.
 
     Returns
     -------
-    scalar or array
+    scalar or array, or a pair of it and a LossStats
         The loss, in nats, float32 or better. With "mean" and no row that counts: NaN, as in PyTorch (the gradients are
         zero).
 
     Raises
     ------
     TypeError
-        A dtype that is not floating (input) or integer (target), or an `ignore_index` that is not an integer.
+        A dtype that is not floating (input, weight), not the input's (weight, distributions), not integer or floating
+        (target), or an option of another type.
     ValueError
-        Shapes that do not fit, a target out of range, or an unknown reduction.
+        Shapes that do not fit, a target out of range or not finite, weights that are negative or not finite, an option
+        out of its range, or an unknown reduction.
     """
-    return _forward(_plan(input, target, ignore_index=ignore_index, reduction=reduction, backend=backend), NOTHING)[0]
+    plan = _plan(
+        input,
+        target,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+        temperature=temperature,
+        softcap=softcap,
+        z_loss=z_loss,
+        token_weight=token_weight,
+        return_stats=return_stats,
+        backend=backend,
+    )
+    return _forward(plan, NOTHING)[0]

@@ -3,7 +3,8 @@
 `bridge(function)` reads the `Op` behind the function and registers ``fastnlp::<name>`` and ``fastnlp::<name>_backward``
 with ``torch.library``, so that autograd and ``torch.compile(fullgraph=True)`` see one node each. Tensors are handed on
 as NumPy views of the same memory; float16 and bfloat16 are computed in float32. Which gradients are wanted is an
-argument of the op, so nothing is computed for a frozen input.
+argument of the op, so nothing is computed for a frozen input. Its outputs are the value, the statistics if they are
+asked for, and what the gradients follow from; only the first is differentiable.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _NOT_BRIDGED = ("out", "backend")
 _NUMPY_HAS = (torch.float32, torch.float64)
 
 
-def bridge(function: Callable[..., Any]) -> Callable[..., Tensor]:
+def bridge(function: Callable[..., Any]) -> Callable[..., Any]:
     """Register `function` with torch; return it as a function of tensors, with the same parameters and autograd.
 
     Raises (when called)
@@ -44,7 +45,7 @@ def bridge(function: Callable[..., Any]) -> Callable[..., Tensor]:
     ValueError
         Tensors on different devices; and whatever `function` raises.
     NotImplementedError
-        Tensors on a device that has no kernels here.
+        Tensors on a device that has no kernels here, or a gradient that `function` does not have.
     """
     op = op_of(function)
     parameters = {name: p for name, p in op.signature.parameters.items() if name not in _NOT_BRIDGED}
@@ -54,15 +55,17 @@ def bridge(function: Callable[..., Any]) -> Callable[..., Tensor]:
     _register_autograd(op, forward_op, backward_op, tuple(parameters))
     signature = inspect.Signature(list(parameters.values()))
 
-    def call(*args: Any, **kwargs: Any) -> Tensor:
+    def call(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         given = bound.arguments
         for name, parameter in parameters.items():
             _check_type(op.name, parameter, given[name])
-        _check_tensors(op.name, given)
+        _check_tensors(op, given)
         wrt = [_needs_gradient(given[name]) for name in op.differentiable]
-        return forward_op(*given.values(), wrt)[0]
+        value, *rest = forward_op(*given.values(), wrt)
+        statistics = rest[: _told(op, given)]
+        return (value, op.statistics(*statistics)) if statistics and op.statistics else value
 
     return call
 
@@ -77,8 +80,9 @@ def _register_forward(op: Op, names: Sequence[str], arguments: str) -> Any:
         *values, wrt = args
         given = dict(zip(names, values, strict=True))
         value, saved = op.forward(_plan(op, given), _wanted(op, wrt))
+        value, statistics = value if _told(op, given) else (value, ())
         declared = _declared(op, given, wrt)
-        return [_tensor(x, dtype) for x, (_, dtype) in zip((value, *saved), declared, strict=True)]
+        return [_tensor(x, dtype) for x, (_, dtype) in zip((value, *statistics, *saved), declared, strict=True)]
 
     registered = torch.library.custom_op(
         f"fastnlp::{op.name}", forward, mutates_args=(), schema=f"({arguments}, bool[] wrt) -> Tensor[]"
@@ -125,7 +129,8 @@ def _register_backward(op: Op, names: Sequence[str], arguments: str) -> Any:
 def _register_autograd(op: Op, forward_op: Any, backward_op: Any, names: Sequence[str]) -> None:
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
         *values, wrt = inputs
-        saved = output if op.keeps_value else output[1:]
+        saved = output[1 + _told(op, dict(zip(names, values, strict=True))) :]
+        saved = [output[0], *saved] if op.keeps_value else saved
         ctx.set_materialize_grads(False)  # no zeros of the size of the saved gradients
         ctx.mark_non_differentiable(*output[1:])
         tensors = [x for x in values if isinstance(x, Tensor)]
@@ -168,12 +173,13 @@ def _kind(parameter: inspect.Parameter) -> tuple[str, bool]:
 
 def _plan(op: Op, given: Mapping[str, Any]) -> Any:
     arrays = {name: _array(x) if isinstance(x, Tensor) else x for name, x in given.items()}
-    return op.plan(**arrays, **({"matmul": matmul} if _takes_matmul(op.plan) else {}))
+    ours = {"matmul": matmul, "blas": "torch"}
+    return op.plan(**arrays, **{name: value for name, value in ours.items() if _takes(op.plan, name)})
 
 
 @functools.cache
-def _takes_matmul(plan: Callable[..., Any]) -> bool:
-    return "matmul" in inspect.signature(plan).parameters
+def _takes(plan: Callable[..., Any], name: str) -> bool:
+    return name in inspect.signature(plan).parameters
 
 
 def _declared(op: Op, given: Mapping[str, Any], wrt: Sequence[bool]) -> list[tuple[tuple[Any, ...], torch.dtype]]:
@@ -181,7 +187,12 @@ def _declared(op: Op, given: Mapping[str, Any], wrt: Sequence[bool]) -> list[tup
     dtype = given["input"].dtype
     wide = dtype if dtype in _NUMPY_HAS else torch.float32
     outputs: tuple[Output, ...] = op.outputs(given, _wanted(op, wrt))
-    return [(output.shape, dtype if output.narrow else wide) for output in outputs]
+    return [(x.shape, getattr(torch, x.dtype) if x.dtype else dtype if x.narrow else wide) for x in outputs]
+
+
+def _told(op: Op, given: Mapping[str, Any]) -> int:
+    """Return how many statistics stand behind the value."""
+    return len(op.statistics._fields) if op.statistics and given["return_stats"] else 0
 
 
 def _wanted(op: Op, wrt: Sequence[bool]) -> frozenset[str]:
@@ -203,7 +214,7 @@ def _array(tensor: Tensor) -> Array:
 def _tensor(x: Any, dtype: torch.dtype) -> Tensor:
     if x is None:
         return torch.empty(0, dtype=dtype)
-    tensor = torch.from_numpy(np.asarray(x)) if np.ndim(x) else torch.tensor(x)
+    tensor = torch.from_numpy(np.require(x, requirements="CW")) if np.ndim(x) else torch.tensor(x)
     return tensor.to(dtype)
 
 
@@ -219,8 +230,8 @@ def _check_type(op: str, parameter: inspect.Parameter, value: Any) -> None:
     raise TypeError(f"{op}: {parameter.name} must be {wanted}, got {type(value).__name__}{remedy}")
 
 
-def _check_tensors(name: str, given: Mapping[str, Any]) -> None:
-    tensors = {key: x for key, x in given.items() if isinstance(x, Tensor)}
+def _check_tensors(op: Op, given: Mapping[str, Any]) -> None:
+    name, tensors = op.name, {key: x for key, x in given.items() if isinstance(x, Tensor)}
     devices = {x.device for x in tensors.values()}
     if len(devices) > 1:
         places = ", ".join(f"{key} on {x.device}" for key, x in tensors.items())
@@ -230,3 +241,5 @@ def _check_tensors(name: str, given: Mapping[str, Any]) -> None:
     for key, x in tensors.items():
         if x.layout != torch.strided:
             raise TypeError(f"{name}: {key} must be a dense tensor, got layout {x.layout}: use .to_dense()")
+        if key not in op.differentiable and _needs_gradient(x):
+            raise NotImplementedError(f"{name} has no gradient for {key}: hand over {key}.detach()")

@@ -1,6 +1,6 @@
 """Cross-entropy of a linear classifier, chunk by chunk (the equations: ``reference/linear_cross_entropy.py``).
 
-Schedule: chunks of `rows` rows over all classes go through one reused buffer; a GEMM writes the chunk's logits, one
+Schedule: chunks of rows over all classes go through one reused buffer; a GEMM writes the chunk's logits, one
 kernel adds the bias, takes the loss and turns the logits into their gradient in place, two GEMMs carry that on. Over
 whole-batch GEMMs the chunks cost the accumulation of dW, done through a scratch that stays in cache.
 Flops: 2 N V D for the loss, 6 N V D with both gradients. Bytes beside the GEMMs': one read and one write of the logits.
@@ -15,35 +15,60 @@ from fastnlp.kernels.cpu._jit import jit
 from fastnlp.kernels.cpu._rows import row_divide, row_exp_in_place, row_max, row_nll, rows_a_task
 from fastnlp.kernels.cpu.cross_entropy import row_loss
 from fastnlp.kernels.cpu.linear import add_column_sums
+from fastnlp.kernels.reference import linear_cross_entropy as reference
+from fastnlp.kernels.reference._blas import product
 
 
-def forward(x, weight, bias, target, nll, rows, matmul):  # (N, D), (V, D), (V,) or None, (N,), (N,)
-    """nll = cross-entropy(x weight' + bias, target)."""
+def least_workspace(rows, features, classes, itemsize, gradients):
+    """Return the least bytes of temporaries with which a batch can be computed."""
+    return reference.least_workspace(rows, features, classes, itemsize, gradients)
+
+
+def forward(x, weight, bias, criterion, kept, loss, lse, stats, workspace, blas):
+    # (N, D), (V, D), (V,) or None, Criterion, (K,) or None, (N,), (N,), Stats or None
+    """Loss and lse of the rows `kept`, and stats where they are wanted."""
+    if not _plain(criterion, None, stats):
+        reference.forward(x, weight, bias, criterion, kept, loss, lse, stats, workspace, blas)
+        return
     bias = _bias_or_empty(bias, x.dtype)
-    for chunk, logits in _chunks(x, weight, rows, matmul):
-        run(_loss, len(logits), logits, bias, target[chunk], nll[chunk], grain=rows_a_task(logits.shape[1]))
+    for where, _, logits in _chunks(x, weight, kept, workspace, False, product(blas)):
+        target, nll = criterion.target[where], np.empty(len(logits), x.dtype)
+        run(_loss, len(logits), logits, bias, target, nll, grain=rows_a_task(logits.shape[1]))
+        loss[where] = nll
+        lse[where] = nll + logits[np.arange(len(logits)), target]
 
 
-def gradient(x, weight, bias, target, scale, nll, dx, dweight, dbias, rows, block, matmul):
-    # (N, D), (V, D), (V,) or None, (N,), (N,), (N,), (N, D) or None, (V, D) or None, (V,) or None
-    """Nll as in forward, and the gradients of sum_n scale_n nll_n, in one pass; those that are None are left out.
-
-    dweight is added to `block` classes at a time.
-    """
+def gradient(x, weight, bias, criterion, kept, scale, lse_scale, loss, lse, stats, dx, dweight, dbias, workspace, blas):
+    # as forward; (N,), (N,) or None; (N, D) or None, (V, D) or None, (V,) or None
+    """As forward, and the gradients of sum_n scale_n l_n + lse_scale_n lse_n^2; those that are None are left out."""
+    if not _plain(criterion, lse_scale, stats):
+        reference.gradient(
+            x, weight, bias, criterion, kept, scale, lse_scale, loss, lse, stats, dx, dweight, dbias, workspace, blas
+        )
+        return
+    matmul = product(blas)
     bias = _bias_or_empty(bias, x.dtype)
-    if dbias is not None:
-        dbias[...] = 0
-    if dweight is not None and not len(x):
-        dweight[...] = 0
-    for chunk, logits in _chunks(x, weight, rows, matmul):
-        args = (logits, bias, target[chunk], scale[chunk], nll[chunk])
-        run(_gradient, len(logits), *args, grain=rows_a_task(logits.shape[1]))
+    for total in (dweight, dbias):
+        if total is not None:
+            total[...] = 0
+    block = max(1, min(len(weight), (workspace // 12) // max(1, weight.shape[1] * x.itemsize)))
+    for where, xs, logits in _chunks(x, weight, kept, workspace, True, matmul):
+        target, nll = criterion.target[where], np.empty(len(logits), x.dtype)
+        at = np.arange(len(logits)), target
+        of_target = logits[at] + (bias[target] if bias.size else 0)
+        run(_gradient, len(logits), logits, bias, target, scale[where], nll, grain=rows_a_task(logits.shape[1]))
+        loss[where] = nll
+        lse[where] = nll + of_target
         if dx is not None:
-            matmul(logits, weight, out=dx[chunk])
+            dx[where] = matmul(logits, weight, out=np.empty_like(xs))
         if dweight is not None:
-            _add_product(logits.T, x[chunk], dweight, block, chunk.start == 0, matmul)
+            _add_product(logits.T, xs, dweight, block, False, matmul)
         if dbias is not None:
             add_column_sums(logits, dbias)
+
+
+def _plain(criterion, lse_scale, stats):
+    return lse_scale is None and stats is None and criterion[1:] == (None, None, 0.0, 1.0, None)
 
 
 def _add_product(a, b, total, block, first, matmul):  # (V, R), (R, D), (V, D)
@@ -59,13 +84,9 @@ def _add_product(a, b, total, block, first, matmul):  # (V, R), (R, D), (V, D)
         part += product
 
 
-def _chunks(x, weight, rows, matmul):
-    buffer = np.empty((min(rows, x.shape[0]), weight.shape[0]), x.dtype)
-    for begin in range(0, x.shape[0], rows):
-        chunk = slice(begin, min(begin + rows, x.shape[0]))
-        logits = buffer[: chunk.stop - begin]
-        matmul(x[chunk], weight.T, out=logits)
-        yield chunk, logits
+def _chunks(x, weight, kept, workspace, gradients, matmul):
+    rows = reference._schedule(x, weight, kept, workspace, gradients)[0]
+    yield from reference._chunks(x, weight, None, kept, rows, matmul)
 
 
 def _bias_or_empty(bias, dtype):

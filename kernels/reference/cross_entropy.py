@@ -1,37 +1,40 @@
-"""Cross-entropy of logits against class indices, and its gradient.
+"""Cross-entropy of logits against class indices or distributions, and its gradient (the equations: ``_criterion.py``).
 
-    nll_n = log sum_v exp(x_nv) - x_n,t(n)      dx_nv = s_n (p_nv - [v = t(n)])
+    z = softcap tanh(x / temperature / softcap)      lse = log sum_v exp(z_v)      l = sum_v q_v (lse - z_v)
 
-A row with a negative target counts for nothing: its loss and its gradient are zero.
+A row with a negative target counts for nothing: all that is told of it is zero. Blocks of rows pass through the cache one
+after another, so that temporaries do not grow with the number of rows.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from fastnlp.kernels.reference import _criterion
 
 
-def forward(x, target, nll):  # (N, V), (N,), (N,)
-    """nll = -log softmax(x)[target]."""
-    counted = target >= 0
-    rows = np.flatnonzero(counted)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shifted = x - np.max(x, axis=1, initial=-np.inf, keepdims=True)
-        nll[...] = np.log(np.exp(shifted).sum(axis=1))
-        nll[rows] -= shifted[rows, target[rows]]
-    nll[~counted] = 0
+def forward(x, criterion, loss, lse, stats):  # (N, V), Criterion, (N,), (N,), Stats or None
+    """Loss and lse of each row, and stats where they are wanted."""
+    _clear(loss, lse, stats)
+    for rows in _criterion.blocks(x, criterion):
+        _criterion.losses(x[rows], criterion, rows, loss, lse, stats)
 
 
-def gradient(x, target, scale, nll, dx):  # (N, V), (N,), (N,), (N,), (N, V)
-    """Nll as in forward, and dx = scale d nll / dx, in one pass."""
-    counted = target >= 0
-    rows = np.flatnonzero(counted)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        np.subtract(x, np.max(x, axis=1, initial=-np.inf, keepdims=True), out=dx)
-        nll[rows] = -dx[rows, target[rows]]
-        np.exp(dx, out=dx)
-        total = dx.sum(axis=1)
-        nll[rows] += np.log(total[rows])
-        dx *= (scale / total)[:, None]
-    dx[rows, target[rows]] -= scale[rows]
-    nll[~counted] = 0
-    dx[~counted] = 0
+def gradient(x, criterion, scale, lse_scale, loss, lse, stats, dx):
+    # (N, V), Criterion, (N,), (N,) or None, (N,), (N,), Stats or None, (N, V)
+    """As forward, and dx = the gradient of sum_n scale_n loss_n + lse_scale_n lse_n^2, in one pass."""
+    _clear(loss, lse, stats)
+    blocks = _criterion.blocks(x, criterion)
+    if not blocks or not isinstance(blocks[0], slice):
+        dx[...] = 0
+    for rows in blocks:
+        part = x[rows]
+        out = dx[rows] if isinstance(rows, slice) else part  # indices make a copy
+        _criterion.gradients(part, criterion, rows, scale, lse_scale, loss, lse, stats, out)
+        if out is part:
+            dx[rows] = out
+
+
+def _clear(loss, lse, stats):
+    loss[...] = lse[...] = 0
+    if stats is not None:
+        stats.nll[...] = stats.entropy[...] = 0
+        stats.argmax[...] = -1

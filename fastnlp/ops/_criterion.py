@@ -1,0 +1,323 @@
+"""What every cross-entropy shares: the comparison of a row with its target, the reduction over rows, the statistics.
+
+For a row of logits x, with ``z = softcap tanh(x / temperature / softcap)`` (or ``x / temperature``) and the target's mass
+q on the classes, the loss is ``l = sum_v q_v (lse - z_v)``, lse = log sum exp z. Kernels compute l and lse of each row from
+a `Criterion`; the reduction, with token weights u and class weights w, is done here in float64:
+
+    mean    sum u_n l_n / sum u_n w_y(n)  +  z_loss sum u_n lse_n^2 / sum u_n     (w = 1 for distributions)
+    sum     sum u_n (l_n + z_loss lse_n^2)
+    none    u_n (l_n + z_loss lse_n^2)
+
+A row counts if it is not ignored and its token weight is not zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnlp import _arrays
+from fastnlp._arrays import Array
+from fastnlp._checks import flag, integer, positive
+from fastnlp._op import Output
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+class Criterion(NamedTuple):
+    """What each row of logits is compared with, and how logits are transformed first."""
+
+    target: Array | None  # (N,) int64 class indices, -1 where the row does not count; None with probabilities
+    probabilities: Array | None  # (N, V), not required to sum to one; None with class indices
+    class_weight: Array | None  # (V,) of the dtype of the logits
+    label_smoothing: float
+    temperature: float
+    softcap: float | None
+
+
+class Stats(NamedTuple):
+    """Arrays that a kernel fills for every row; zero where a row does not count."""
+
+    nll: Array  # (N,) unweighted and unsmoothed: lse - z_t, or sum_v P_v (lse - z_v)
+    entropy: Array  # (N,) of softmax(z)
+    argmax: Array  # (N,) int64, the first maximum; -1 where the row does not count
+
+    @classmethod
+    def zeros(cls, n: int, dtype: np.dtype[Any]) -> Stats:
+        """Allocate the statistics of `n` rows that do not count."""
+        return cls(np.zeros(n, dtype), np.zeros(n, dtype), np.full(n, -1, np.int64))
+
+
+class LossStats(NamedTuple):
+    """What the pass over the logits knows beside the loss; no gradient flows through it.
+
+    Attributes
+    ----------
+    lse
+        Log-sum-exp of each row's logits after temperature and soft-cap, ``(...)``; 0 where a row does not count.
+    nll
+        Each row's cross-entropy without weights, smoothing and z-loss, ``(...)``, in nats; 0 where a row does not count.
+    entropy
+        Entropy of each row's softmax, ``(...)``, in nats; 0 where a row does not count.
+    argmax
+        The most probable class of each row, ``(...)``, the first of equals; -1 where a row does not count.
+    accuracy
+        Share of the rows that count in which `argmax` is the target (for a distribution: its first maximum); NaN
+        without rows.
+    count
+        How many rows count: those that are neither ignored nor of token weight zero.
+    z_loss
+        The z-loss term in the loss: a scalar, or ``(...)`` with reduction "none".
+    """
+
+    lse: Any
+    nll: Any
+    entropy: Any
+    argmax: Any
+    accuracy: Any
+    count: Any
+    z_loss: Any
+
+
+class Rows(NamedTuple):
+    """A batch of rows: what they are compared with, and how their losses are reduced."""
+
+    criterion: Criterion
+    counted: int  # how many rows count
+    token_weight: Array | None  # (N,) float64; None: all one
+    z_loss: float
+    reduction: str
+    return_stats: bool
+    shape: tuple[int, ...]  # of the loss with reduction "none"
+    total: float  # what a sum of losses is divided by with "mean"
+    tokens: float  # what a sum of squared lse is divided by with "mean"
+
+    @property
+    def n(self) -> int:
+        """How many rows there are."""
+        target = self.criterion.target
+        return len(self.criterion.probabilities if target is None else target)  # type: ignore[arg-type]
+
+    def kept(self) -> Array | None:
+        """Return the indices of the rows that count, or None if all do."""
+        if self.counted == self.n:
+            return None
+        target = self.criterion.target
+        return np.flatnonzero(self.token_weight if target is None else target >= 0)
+
+    def scales(self, dloss: Any, dtype: np.dtype[Any]) -> tuple[Array, Array | None]:
+        """Return the factors of l_n and of lse_n^2 in the reduced loss times its upstream gradient: (N,), (N,) or None."""
+        u, z_loss = self.token_weight, self.z_loss
+        if self.reduction == "none":
+            scale = np.asarray(dloss).reshape(-1)
+            scale = scale if u is None else scale * u
+            return np.ascontiguousarray(scale, dtype), (scale * z_loss).astype(dtype) if z_loss else None
+        mean, factor = self.reduction == "mean", float(dloss)
+        one = factor / self.total if mean and self.total else 0.0 if mean else factor
+        squared = factor * z_loss / self.tokens if mean and self.tokens else factor * z_loss
+        if u is None:
+            return np.full(self.n, one, dtype), np.full(self.n, squared, dtype) if z_loss else None
+        return (u * one).astype(dtype), (u * squared).astype(dtype) if z_loss else None
+
+    def reduce(self, loss: Array, lse: Array, stats: Stats | None = None) -> Any:
+        """Reduce the losses of the rows; float32 or better. The mean over no row is NaN, as in PyTorch."""
+        u, z_loss = self.token_weight, self.z_loss
+        squared: Any = 0.0
+        if self.reduction == "none":
+            if u is not None:
+                loss = (loss * u).astype(loss.dtype)
+            if z_loss:
+                squared = z_loss * np.square(lse, dtype=np.float64)
+                squared = squared if u is None else squared * u
+                loss = (loss + squared).astype(loss.dtype)
+            value = loss.reshape(self.shape)
+        else:
+            total = np.add.reduce(loss, dtype=np.float64) if u is None else np.dot(loss, u)
+            if z_loss:
+                squares = np.square(lse, dtype=np.float64)
+                squared = z_loss * (np.add.reduce(squares) if u is None else np.dot(squares, u))
+            if self.reduction == "mean":
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    total = np.float64(total) / self.total
+                    squared = np.float64(squared) / self.tokens if z_loss else squared
+            value = loss.dtype.type(total + squared)
+        return value if stats is None else (value, self._told(loss.dtype, lse, stats, squared))
+
+    def stats(self, dtype: np.dtype[Any]) -> Stats | None:
+        """Allocate what kernels are to tell of each row, if it is wanted."""
+        return Stats.zeros(self.n, dtype) if self.return_stats else None
+
+    def zero_uncounted(self, *arrays: Array | None) -> None:
+        """Set what kernels wrote for rows that do not count to zero, where only the token weights say which they are."""
+        if self.criterion.target is None and self.counted < self.n:
+            for array in arrays:
+                if array is not None:
+                    array[self.token_weight == 0] = -1 if array.dtype.kind == "i" else 0
+
+    def _told(self, dtype: np.dtype[Any], lse: Array, stats: Stats, squared: Any) -> LossStats:
+        criterion = self.criterion
+        if criterion.target is not None:
+            hits = np.count_nonzero((stats.argmax == criterion.target) & (stats.argmax >= 0))
+        else:
+            assert criterion.probabilities is not None
+            best = np.argmax(criterion.probabilities, axis=1) if criterion.probabilities.size else -2
+            hits = np.count_nonzero(stats.argmax == best)
+        accuracy = dtype.type(hits / self.counted if self.counted else np.nan)
+        if self.reduction == "none":
+            z_loss = np.broadcast_to(np.asarray(squared, dtype), self.n).reshape(self.shape)
+        else:
+            z_loss = dtype.type(squared)
+        shaped = (array.reshape(self.shape) for array in (lse, *stats))
+        return LossStats(*shaped, accuracy, np.int64(self.counted), z_loss)
+
+
+def stats_outputs(args: Any, shape: tuple[Any, ...]) -> tuple[Output, ...]:
+    """Return what the fields of `LossStats` are, if they are wanted, for rows of `shape`."""
+    if not args["return_stats"]:
+        return ()
+    rows, scalar = Output(shape), Output(())
+    squared = rows if args["reduction"] == "none" else scalar
+    return (rows, rows, rows, Output(shape, dtype="int64"), scalar, Output((), dtype="int64"), squared)
+
+
+def rows_of(
+    shape: tuple[int, ...],
+    classes: int,
+    like: Array,
+    target: Any,
+    weight: Any,
+    ignore_index: int | None,
+    reduction: str,
+    label_smoothing: float,
+    temperature: float,
+    softcap: float | None,
+    z_loss: float,
+    token_weight: Any,
+    return_stats: bool,
+) -> Rows:
+    """Check what a cross-entropy is given beside its logits, rows of `shape` over `classes` in the dtype of `like`.
+
+    Raises
+    ------
+    TypeError
+        An argument of another type or dtype.
+    ValueError
+        Shapes that do not fit, a value out of range, or an unknown reduction.
+    """
+    if not (isinstance(reduction, str) and reduction in REDUCTIONS):
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    if ignore_index is not None:
+        ignore_index = integer("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
+    if label_smoothing != 0.0:
+        label_smoothing = positive("label_smoothing", label_smoothing, or_zero=True)
+        if label_smoothing > 1:
+            raise ValueError(f"label_smoothing must be within [0, 1], got {label_smoothing}")
+    if temperature != 1.0:
+        temperature = positive("temperature", temperature)
+        least = float(np.finfo(like.dtype).tiny)
+        temperature = min(max(temperature, least), 1 / least)  # and so are its reciprocal and 0 times it
+    if softcap is not None:
+        softcap = positive("softcap", softcap)
+    if z_loss != 0.0:
+        z_loss = positive("z_loss", z_loss, or_zero=True)
+    if return_stats is not False:
+        return_stats = flag("return_stats", return_stats)
+    if weight is not None:
+        weight = _class_weight(weight, classes, like)
+    if token_weight is not None:
+        token_weight = _token_weight(token_weight, shape)
+
+    indices: Array | None = None
+    probabilities = _probabilities(target, shape, classes, like, ignore_index)
+    if probabilities is None:
+        indices, counted = _arrays.class_indices(
+            "target", target, shape=shape, classes=classes, ignore_index=ignore_index
+        )
+        indices = _arrays.kernel_ready(indices)
+        if token_weight is not None:
+            indices, counted = _without(indices, token_weight == 0)
+        if weight is not None and counted and not (label_smoothing or z_loss or return_stats):
+            indices, counted = _without(indices, weight[indices] == 0)
+    else:
+        counted = len(probabilities) if token_weight is None else int(np.count_nonzero(token_weight))
+
+    total = tokens = float(counted)
+    if reduction == "mean":
+        counts = slice(None) if indices is None else indices >= 0
+        if token_weight is not None:
+            total = tokens = float(token_weight[counts].sum())
+        if weight is not None and indices is not None:
+            of_rows = weight[indices[counts]]
+            total = float(
+                of_rows.sum(dtype=np.float64) if token_weight is None else np.dot(of_rows, token_weight[counts])
+            )
+    criterion = Criterion(indices, probabilities, weight, float(label_smoothing), float(temperature), softcap)
+    return Rows(criterion, counted, token_weight, float(z_loss), reduction, return_stats, shape, total, tokens)
+
+
+def _without(indices: Array, dropped: Array) -> tuple[Array, int]:
+    """Return class indices without the rows that are `dropped`, and how many are left."""
+    indices = np.where(dropped, -1, indices)
+    return indices, int(np.count_nonzero(indices >= 0))
+
+
+def _class_weight(weight: Any, classes: int, like: Array) -> Array:
+    if not hasattr(weight, "dtype"):
+        weight = np.asarray(_arrays.floating("weight", weight), like.dtype)
+    weight = _arrays.kernel_ready(_arrays.floating("weight", weight, ndim=1, like=like))
+    if len(weight) != classes:
+        raise ValueError(f"weight must have shape ({classes},), one entry a class, got {weight.shape}")
+    _finite("weight", weight)
+    return weight
+
+
+def _token_weight(weight: Any, shape: tuple[int, ...]) -> Array:
+    array = _arrays.read("token_weight", weight)
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise TypeError(f"token_weight must hold numbers, got {array.dtype.name}")
+    if array.shape != shape:
+        raise ValueError(f"token_weight must have shape {shape}, one entry a row, got {array.shape}")
+    array = np.ascontiguousarray(array, np.float64).reshape(-1)
+    _finite("token_weight", array)
+    return array
+
+
+def _finite(name: str, weight: Array) -> None:
+    wrong = ~((weight >= 0) & (weight < np.inf))
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ValueError(f"{name} must be finite, 0 or more, got {weight[at]} at {at}")
+
+
+def _probabilities(
+    target: Any, shape: tuple[int, ...], classes: int, like: Array, ignore_index: int | None
+) -> Array | None:
+    """Return a target that is a distribution as rows (N, V), or None if it holds class indices."""
+    array = _arrays.read("target", target)
+    if array.ndim != len(shape) + 1 or (array.dtype.kind != "f" and array.dtype.name != "bfloat16"):
+        return None
+    if not hasattr(target, "dtype"):
+        array = array.astype(like.dtype)
+    array = _arrays.floating("target", array, like=like)
+    if array.shape != (*shape, classes):
+        raise ValueError(f"target must have shape {(*shape, classes)} as a distribution, got {array.shape}")
+    if ignore_index is not None and ignore_index >= 0:
+        raise ValueError(
+            f"ignore_index={ignore_index} names a class, but target is a distribution: "
+            "leave ignore_index out, and give rows that do not count a token_weight of 0"
+        )
+    array = _arrays.as_rows(array)
+    if array.size and not np.isfinite(array.sum(dtype=np.float64)) and not np.isfinite(array).all():
+        raise ValueError("target holds NaN or infinite entries")
+    return array
+
+
+def scaled(grad: Array | None, factor: float, dtype: np.dtype[Any]) -> Array | None:
+    """Return a saved gradient times the upstream factor, in the caller's dtype; itself where nothing changes.
+
+    The dtype is the last to change: a factor that keeps float16 gradients from vanishing must come before.
+    """
+    if grad is None:
+        return None
+    return (grad if factor == 1.0 else grad * grad.dtype.type(factor)).astype(dtype, copy=False)
