@@ -13,6 +13,8 @@ from fastnlp.ops.bucket_batches import bucket_batches as bucket_batches
 from fastnlp.ops.cooccurrence import cooccurrence as cooccurrence
 from fastnlp.ops._criterion import LossStats as LossStats
 from fastnlp.ops.cross_entropy import cross_entropy as cross_entropy
+from fastnlp.ops.entropy import entropy as entropy
+from fastnlp.ops.entropy import perplexity as perplexity
 from fastnlp.ops.glove import GloVe as GloVe
 from fastnlp.ops.kl_div import kl_div as kl_div
 from fastnlp.ops.linear import linear as linear

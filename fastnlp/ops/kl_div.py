@@ -50,8 +50,8 @@ def _plan(
     if not (isinstance(reduction, str) and reduction in REDUCTIONS):
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
     dtypes = tuple(_arrays.result_dtype(a) for a in (input, target))
-    flat = (_arrays.kernel_ready(a).reshape(-1) for a in (x, t))
-    return _Plan(kernels, *flat, flag("log_target", log_target), reduction, x.shape, dtypes)
+    flat_x, flat_t = (_arrays.kernel_ready(a).reshape(-1) for a in (x, t))
+    return _Plan(kernels, flat_x, flat_t, flag("log_target", log_target), reduction, x.shape, dtypes)
 
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:

@@ -7,14 +7,12 @@ Flops: about 25 an element, nearly all of them exp or log.
 
 from __future__ import annotations
 
-from math import log
-
 import numpy as np
 
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit, kernel_part
 from fastnlp.kernels.cpu._rows import BLOCK
-from fastnlp.kernels.scalar import exp
+from fastnlp.kernels.scalar import exp, log
 
 _ELEMENTS_A_TASK = 1 << 15
 

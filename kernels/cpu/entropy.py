@@ -1,0 +1,67 @@
+"""Entropy of softmax, and its gradient (the equations: ``reference/entropy.py``).
+
+Schedule: one row at a time, so that its later passes find it in cache: maximum; sums over the exponentials; for the
+gradient the exponentials once more. Bytes: one read of the logits, and for the gradient one write.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastnlp._threads import run
+from fastnlp.kernels.cpu._jit import jit, kernel_part
+from fastnlp.kernels.cpu._rows import BLOCK, row_max, rows_a_task
+from fastnlp.kernels.scalar import exp
+
+
+def forward(x, scale, out):  # (N, V), (N,)
+    """out = H."""
+    run(_forward, x.shape[0], x, x.dtype.type(scale), out, grain=rows_a_task(x.shape[1]))
+
+
+def gradient(x, scale, upstream, dx):  # (N, V), (N,), (N, V)
+    """dx = upstream dH/dx."""
+    run(_gradient, x.shape[0], x, x.dtype.type(scale), upstream, dx, grain=rows_a_task(x.shape[1]))
+
+
+@kernel_part
+def _sums(x, top, scale):  # (V,)
+    """Return how many entries are the maximum, and the sums of e and of e d over the others, in float64."""
+    first, rest, weighted = 0.0, 0.0, 0.0
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for begin in range(0, x.size, BLOCK):
+        block = x[begin : begin + BLOCK]
+        at_top, e_sum, ed_sum = zero, zero, zero
+        for j in range(block.size):
+            d = scale * (block[j] - top)
+            e = exp(d)
+            at_top += one if d == zero else zero
+            e_sum += zero if d == zero else e
+            ed_sum += zero if e == zero else e * d
+        first += np.float64(at_top)
+        rest += np.float64(e_sum)
+        weighted += np.float64(ed_sum)
+    return first, rest, weighted
+
+
+@jit("(int64, int64, {f}[:, ::1], {f}, {f}[::1])")
+def _forward(begin, end, x, scale, out):
+    for n in range(begin, end):
+        first, rest, weighted = _sums(x[n], row_max(x[n]), scale)
+        out[n] = math.log(first) + math.log1p(rest / first) - weighted / (first + rest)
+
+
+@jit("(int64, int64, {f}[:, ::1], {f}, {f}[::1], {f}[:, ::1])")
+def _gradient(begin, end, x, scale, upstream, dx):
+    for n in range(begin, end):
+        row, written = x[n], dx[n]
+        top, zero = row_max(row), row.dtype.type(0)
+        first, rest, weighted = _sums(row, top, scale)
+        mean = row.dtype.type(weighted / (first + rest))
+        factor = row.dtype.type(scale * upstream[n] / (first + rest))
+        for v in range(row.size):
+            d = scale * (row[v] - top)
+            e = exp(d)
+            written[v] = factor * (zero if e == zero else e * (mean - d))
