@@ -1,7 +1,7 @@
 """The same functions for torch tensors, with autograd, in torch's signatures.
 
 Where torch has the function, names, argument order, class axis and defaults are torch's: changing the import is the
-migration. What a signature holds that is not there yet raises NotImplementedError.
+migration. `patch_lm_head` does it for the causal language models of transformers.
 """
 
 try:
@@ -9,6 +9,29 @@ try:
 except ImportError as error:
     raise ImportError("fastnlp.torch needs PyTorch: pip install 'fastnlp-kernels[torch]'") from error
 
-from fastnlp.torch.functional import cross_entropy, linear_cross_entropy
+from fastnlp.torch.functional import (
+    cross_entropy,
+    kl_div,
+    linear_cross_entropy,
+    linear_softmax,
+    log_softmax,
+    logsumexp,
+    softmax,
+)
+from fastnlp.torch.huggingface import patch_lm_head, unpatch_lm_head
+from fastnlp.torch.modules import CrossEntropyLoss, KLDivLoss, LinearCrossEntropyLoss
 
-__all__ = ["cross_entropy", "linear_cross_entropy"]
+__all__ = [
+    "CrossEntropyLoss",
+    "KLDivLoss",
+    "LinearCrossEntropyLoss",
+    "cross_entropy",
+    "kl_div",
+    "linear_cross_entropy",
+    "linear_softmax",
+    "log_softmax",
+    "logsumexp",
+    "patch_lm_head",
+    "softmax",
+    "unpatch_lm_head",
+]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fastnlp._arrays import Array
 from fastnlp._op import Op, Output, op_of
@@ -214,7 +215,7 @@ def _array(tensor: Tensor) -> Array:
 def _tensor(x: Any, dtype: torch.dtype) -> Tensor:
     if x is None:
         return torch.empty(0, dtype=dtype)
-    tensor = torch.from_numpy(np.require(x, requirements="CW")) if np.ndim(x) else torch.tensor(x)
+    tensor = torch.from_numpy(np.require(x, requirements=["C", "W"])) if np.ndim(x) else torch.tensor(x)
     return tensor.to(dtype)
 
 
@@ -238,8 +239,20 @@ def _check_tensors(op: Op, given: Mapping[str, Any]) -> None:
         raise ValueError(f"{name}: the tensors are on different devices ({places}): move them to one with .to(device)")
     if devices and devices != {torch.device("cpu")}:
         raise NotImplementedError(f"{name} has no kernels for {devices.pop()} yet; it runs on cpu tensors")
+    if not torch.compiler.is_compiling() and any(_is_transformed(x) for x in tensors.values()):
+        raise NotImplementedError(
+            f"fastnlp.torch.{name} does not work within torch.func (grad, vmap, jvp, ...) or forward-mode "
+            "differentiation: use backward() or torch.autograd.grad, or torch's own function there"
+        )
     for key, x in tensors.items():
         if x.layout != torch.strided:
             raise TypeError(f"{name}: {key} must be a dense tensor, got layout {x.layout}: use .to_dense()")
         if key not in op.differentiable and _needs_gradient(x):
             raise NotImplementedError(f"{name} has no gradient for {key}: hand over {key}.detach()")
+
+
+def _is_transformed(x: Tensor) -> bool:
+    """Tell whether a transform of torch.func wraps a tensor, or it carries a tangent, which a custom op would drop."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x) or (
+        forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
+    )
