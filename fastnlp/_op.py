@@ -55,8 +55,7 @@ class Op(NamedTuple):
     backward: Callable[[Any, frozenset[str], Saved, Any], tuple[Any, ...]]
     outputs: Callable[[Mapping[str, Any], frozenset[str]], tuple[Output, ...]]
     keeps_value: bool
-    statistics: Callable[..., Any] | None
-    """The named tuple of the statistics that `forward` returns where the argument `return_stats` is True."""
+    statistics: type[Any] | None
 
     @property
     def signature(self) -> inspect.Signature:
@@ -73,13 +72,14 @@ def differentiable(
     backward: Callable[[Any, frozenset[str], Saved, Any], tuple[Any, ...]],
     outputs: Callable[[Mapping[str, Any], frozenset[str]], tuple[Output, ...]],
     keeps_value: bool = False,
-    statistics: Callable[..., Any] | None = None,
+    statistics: type[Any] | None = None,
 ) -> Callable[[F], F]:
     """Declare a public function differentiable in the arguments `names`, by the three steps of its `Op`.
 
     `outputs` tells, from a mapping of the public arguments and the wanted gradients, the shapes and dtypes of
-    ``(value, *statistics, *saved)``, for compilers that trace the operation without running it. With `keeps_value` the gradient
-    follows from the value itself: `backward` finds it before what `forward` saved.
+    ``(value, *statistics, *saved)``, for compilers that trace the operation without running it. With `keeps_value` the
+    gradient follows from the value itself: `backward` finds it before what `forward` saved. `statistics` is the named
+    tuple that `forward` returns beside the value where the argument `return_stats` is True.
     """
 
     def declare(function: F) -> F:

@@ -1,8 +1,8 @@
 """What every cross-entropy shares: the comparison of a row with its target, the reduction over rows, the statistics.
 
-For a row of logits x, with ``z = softcap tanh(x / temperature / softcap)`` (or ``x / temperature``) and the target's mass
-q on the classes, the loss is ``l = sum_v q_v (lse - z_v)``, lse = log sum exp z. Kernels compute l and lse of each row from
-a `Criterion`; the reduction, with token weights u and class weights w, is done here in float64:
+For a row of logits x, with ``z = softcap tanh(x / temperature / softcap)`` (or ``x / temperature``) and the target's
+mass q on the classes, the loss is ``l = sum_v q_v (lse - z_v)``, lse = log sum exp z. Kernels compute l and lse of each
+row from a `Criterion`; the reduction, with token weights u and class weights w, is done here in float64:
 
     mean    sum u_n l_n / sum u_n w_y(n)  +  z_loss sum u_n lse_n^2 / sum u_n     (w = 1 for distributions)
     sum     sum u_n (l_n + z_loss lse_n^2)
@@ -57,7 +57,7 @@ class LossStats(NamedTuple):
     lse
         Log-sum-exp of each row's logits after temperature and soft-cap, ``(...)``; 0 where a row does not count.
     nll
-        Each row's cross-entropy without weights, smoothing and z-loss, ``(...)``, in nats; 0 where a row does not count.
+        Cross-entropy of each row without weights, smoothing and z-loss, ``(...)``, in nats; 0 where it does not count.
     entropy
         Entropy of each row's softmax, ``(...)``, in nats; 0 where a row does not count.
     argmax
@@ -103,11 +103,11 @@ class Rows(NamedTuple):
         """Return the indices of the rows that count, or None if all do."""
         if self.counted == self.n:
             return None
-        target = self.criterion.target
-        return np.flatnonzero(self.token_weight if target is None else target >= 0)
+        target, u = self.criterion.target, self.token_weight
+        return np.flatnonzero(target >= 0 if target is not None else u != 0)
 
     def scales(self, dloss: Any, dtype: np.dtype[Any]) -> tuple[Array, Array | None]:
-        """Return the factors of l_n and of lse_n^2 in the reduced loss times its upstream gradient: (N,), (N,) or None."""
+        """Return the factors of l_n and lse_n^2 in the reduced loss times its upstream gradient: (N,), (N,) or None."""
         u, z_loss = self.token_weight, self.z_loss
         if self.reduction == "none":
             scale = np.asarray(dloss).reshape(-1)
@@ -149,7 +149,7 @@ class Rows(NamedTuple):
         return Stats.zeros(self.n, dtype) if self.return_stats else None
 
     def zero_uncounted(self, *arrays: Array | None) -> None:
-        """Set what kernels wrote for rows that do not count to zero, where only the token weights say which they are."""
+        """Zero what kernels wrote for rows that do not count, where only the token weights say which they are."""
         if self.criterion.target is None and self.counted < self.n:
             for array in arrays:
                 if array is not None:
@@ -168,8 +168,8 @@ class Rows(NamedTuple):
             z_loss = np.broadcast_to(np.asarray(squared, dtype), self.n).reshape(self.shape)
         else:
             z_loss = dtype.type(squared)
-        shaped = (array.reshape(self.shape) for array in (lse, *stats))
-        return LossStats(*shaped, accuracy, np.int64(self.counted), z_loss)
+        lse, nll, entropy, argmax = (array.reshape(self.shape) for array in (lse, *stats))
+        return LossStats(lse, nll, entropy, argmax, accuracy, np.int64(self.counted), z_loss)
 
 
 def stats_outputs(args: Any, shape: tuple[Any, ...]) -> tuple[Output, ...]:

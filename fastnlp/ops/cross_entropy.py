@@ -120,18 +120,18 @@ def cross_entropy(
     """Cross-entropy of logits against class indices or distributions: ``l = log sum_v exp(z_v) - z_t``.
 
     z are the logits after temperature and soft-cap, ``z = softcap tanh(x / temperature / softcap)``. In general
-    ``l = sum_v q_v (log sum_u exp(z_u) - z_v)`` with the mass q that the target puts on the classes: for a class index t
-    ``q_v = (1 - label_smoothing) w_t [v = t] + label_smoothing w_v / C``, for a distribution P
-    ``q_v = w_v ((1 - label_smoothing) P_v + label_smoothing / C)``, as in PyTorch. With P this is H(P, Q), Q = softmax(z),
-    which is not H(Q, P); a class without mass adds nothing, whatever its logit.
+    ``l = sum_v q_v (log sum_u exp(z_u) - z_v)`` with the mass q that the target puts on the classes: for a class index
+    t ``q_v = (1 - label_smoothing) w_t [v = t] + label_smoothing w_v / C``, for a distribution P
+    ``q_v = w_v ((1 - label_smoothing) P_v + label_smoothing / C)``, as in PyTorch. With P this is H(P, Q),
+    Q = softmax(z), which is not H(Q, P); a class without mass adds nothing, whatever its logit.
 
     Parameters
     ----------
     input
         Logits x ``(..., C)``, float32 or float64 (float16 and bfloat16 are computed in float32).
     target
-        Class indices ``(...)`` of any integer dtype, in ``[0, C)`` or `ignore_index`; or distributions P ``(..., C)`` of
-        the input's dtype, which need not sum to one.
+        Class indices ``(...)`` of any integer dtype, in ``[0, C)`` or `ignore_index`; or distributions P ``(..., C)``
+        of the input's dtype, which need not sum to one.
     weight
         Class weights w, ``(C,)`` of the input's dtype, 0 or more; default: all one.
     ignore_index

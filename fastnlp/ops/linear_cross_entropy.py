@@ -1,9 +1,9 @@
 """`linear_cross_entropy`: the loss of a linear classifier, its logits a part at a time.
 
 A backend provides ``forward(x, weight, bias, criterion, kept, loss, lse, stats, workspace, blas)`` and
-``gradient(x, weight, bias, criterion, kept, scale, lse_scale, loss, lse, stats, dx, dweight, dbias, workspace, blas)``,
-with temporaries of at most `workspace` bytes, and ``least_workspace(rows, features, classes, itemsize, gradients)``. Arrays
-of rows have their full length; kernels visit only the rows `kept`, the others are zero already.
+``gradient(x, weight, bias, criterion, kept, scale, lse_scale, loss, lse, stats, dx, dweight, dbias, workspace, blas)``
+with temporaries of at most `workspace` bytes, and ``least_workspace(rows, features, classes, itemsize, gradients)``.
+Arrays of rows have their full length; kernels visit only the rows `kept`, the others are zero already.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from fastnlp import _arrays, _determinism
 from fastnlp._arrays import Array

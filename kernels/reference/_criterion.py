@@ -7,8 +7,8 @@ With m the class of the largest z, below_v = z_m - z_v and rest = sum_{v != m} e
     dz_m = s ((a - q_m) - a rest / (1 + rest)) + 2 s' lse / (1 + rest)
 
 All terms of l are of one sign, and dz_m holds no difference of numbers near each other, so both keep their digits where
-the prediction is confident (p_m near 1) and where logits are large. Sums run in float64. A class without mass adds nothing,
-whatever its logit: 0 inf = 0 here.
+the prediction is confident (p_m near 1) and where logits are large. Sums run in float64. A class without mass adds
+nothing, whatever its logit: 0 inf = 0 here.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     z = softcap tanh(x / temperature / softcap)      lse = log sum_v exp(z_v)      l = sum_v q_v (lse - z_v)
 
-A row with a negative target counts for nothing: all that is told of it is zero. Blocks of rows pass through the cache one
-after another, so that temporaries do not grow with the number of rows.
+A row with a negative target counts for nothing: all that is told of it is zero. Blocks of rows pass through the cache
+one after another, so that temporaries do not grow with the number of rows.
 """
 
 from __future__ import annotations

@@ -92,10 +92,10 @@ def _blocks(where, n, step):
     """Yield the parts of a chunk, and where their rows stand."""
     for begin in range(0, n, step):
         part = slice(begin, min(begin + step, n))
-        yield (
-            part,
-            slice(where.start + part.start, where.start + part.stop) if isinstance(where, slice) else where[part],
-        )
+        if isinstance(where, slice):
+            yield part, slice(where.start + part.start, where.start + part.stop)
+        else:
+            yield part, where[part]
 
 
 def _add_product(dz, x, total, step, matmul):  # (R, V), (R, D), (V, D)
