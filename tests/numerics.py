@@ -104,12 +104,12 @@ def naive_cross_entropy(
     over, over_squared = 1.0, 1.0
     if reduction == "mean":
         over, over_squared = (of_rows * u).sum(), u.sum()
-    terms, squares = u * losses / over, u * squared / over_squared
+    terms, squares = u * losses, u * squared
     up = dloss * u / over
     up_squared = dloss * u / over_squared * z_loss * 2 * lse
     dz = up[:, None] * (q.sum(axis=1, keepdims=True) * p - q) + up_squared[:, None] * p
     if reduction != "none":
-        terms, squares = terms.sum(), squares.sum()
+        terms, squares = terms.sum() / over, squares.sum() / over_squared
     told = (lse, (hot * surprise).sum(axis=1), (p * surprise).sum(axis=1))
     return Naive(terms + squares, dz * slope, *(np.where(counts, a, 0) for a in told), squares)
 
