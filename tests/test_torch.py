@@ -1,13 +1,15 @@
-"""The torch bridge: `fastnlp.torch.cross_entropy` and `linear_cross_entropy`."""
+"""The torch bridge and the functions of `fastnlp.torch`: values, gradients, compilers, signatures, bad input."""
 
 from __future__ import annotations
 
 import inspect
+import warnings
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+import fastnlp  # noqa: E402
 import fastnlp.torch  # noqa: E402
 
 F = torch.nn.functional
@@ -79,9 +81,177 @@ def test_gradcheck_and_opcheck(reduction):
     logits = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: fastnlp.torch.cross_entropy(x, target, reduction=reduction), logits)
     for wrt in ([True, True, True], [False, True, False]):
-        args = (x, w, target, b, None, -100, reduction, 0.0, 1.0, None, 0.0, None, None, None, False, wrt)
-        torch.library.opcheck(torch.ops.fastnlp.linear_cross_entropy.default, args)
-    torch.library.opcheck(torch.ops.fastnlp.cross_entropy.default, (logits, target, None, -100, reduction, 0.0, 1.0, None, 0.0, None, False, [True]))
+        opcheck("linear_cross_entropy", wrt, x, w, target, linear_bias=b, reduction=reduction)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_gradcheck_and_opcheck_of_all_options(reduction):
+    x, w, b, target = operands(n=(5,), d=3, c=4)
+    options = {
+        "weight": torch.rand(4, dtype=torch.float64),
+        "label_smoothing": 0.1,
+        "temperature": 0.7,
+        "softcap": 3.0,
+        "z_loss": 0.1,
+        "token_weight": torch.tensor([1.0, 2.0, 0.0, 0.5, 1.0], dtype=torch.float64),
+        "reduction": reduction,
+    }
+    distribution = torch.randn(5, 4, dtype=torch.float64).softmax(1)
+    logits = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    for t in (target, distribution):
+        linear = {**options, "linear_bias": b.detach()}
+        assert torch.autograd.gradcheck(
+            lambda x, w, t=t, linear=linear: fastnlp.torch.linear_cross_entropy(x, w, t, **linear), (x, w)
+        )
+        assert torch.autograd.gradcheck(lambda x, t=t: fastnlp.torch.cross_entropy(x, t, **options), logits)
+        opcheck("linear_cross_entropy", [True, True, False], x, w, t, return_stats=True, **linear)
+        opcheck("cross_entropy", [True], logits, t, return_stats=True, **options)
+
+
+@pytest.mark.parametrize("reduction", [*REDUCTIONS, "batchmean"])
+@pytest.mark.parametrize("log_target", [False, True])
+def test_kl_div(reduction, log_target):
+    x = torch.randn(5, 4, dtype=torch.float64).log_softmax(1).requires_grad_()
+    t = torch.randn(5, 4, dtype=torch.float64)
+    t = (t.log_softmax(1) if log_target else t.softmax(1)).requires_grad_()
+    options = {"reduction": reduction, "log_target": log_target}
+    torch.testing.assert_close(fastnlp.torch.kl_div(x, t, **options), kl_of_torch(x, t, **options))
+    assert torch.autograd.gradcheck(lambda x, t: fastnlp.torch.kl_div(x, t, **options), (x, t))
+    opcheck("kl_div", [True, True], x, t, **options)
+
+
+def kl_of_torch(*args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own default
+        return F.kl_div(*args, **kwargs)
+
+
+def opcheck(name, wrt, *args, **kwargs):
+    """Run torch's checks on the custom op behind a public function."""
+    signature = inspect.signature(getattr(fastnlp, name))
+    parameters = [p for p in signature.parameters.values() if p.name not in ("out", "backend")]
+    bound = signature.replace(parameters=parameters).bind(*args, **kwargs)
+    bound.apply_defaults()
+    torch.library.opcheck(getattr(torch.ops.fastnlp, name).default, (*bound.arguments.values(), wrt))
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_softmax_family(name, dim):
+    x = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
+    ours, theirs = getattr(fastnlp.torch, name), getattr(torch, name)
+    torch.testing.assert_close(ours(x, dim), theirs(x, dim))
+    assert torch.autograd.gradcheck(lambda x: ours(x, dim), x)
+    opcheck(name, [True], x, axis=dim)
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, dim), theirs(x, dim))
+
+
+def test_logsumexp_over_several_axes():
+    x = torch.randn(3, 4, 5)
+    for dim in ((0, 2), (1,), (-1, 0, 1), 1):
+        for keepdim in (False, True):
+            torch.testing.assert_close(
+                fastnlp.torch.logsumexp(x, dim, keepdim), torch.logsumexp(x, dim, keepdim=keepdim)
+            )
+
+
+def test_softmax_without_dim_warns_and_with_dtype_converts():
+    x = torch.randn(3, 4)
+    with pytest.warns(UserWarning, match="give dim"):
+        p = fastnlp.torch.softmax(x)
+    torch.testing.assert_close(p, x.softmax(1))
+    assert fastnlp.torch.log_softmax(x, 0, dtype=torch.float64).dtype == torch.float64
+
+
+def test_linear_softmax():
+    x, w, b, _ = operands(n=(5,), d=3, c=4)
+    torch.testing.assert_close(fastnlp.torch.linear_softmax(x, w, b), (x @ w.T + b).softmax(-1))
+    assert torch.autograd.gradcheck(lambda *a: fastnlp.torch.linear_softmax(*a, temperature=2.0), (x, w, b))
+    opcheck("linear_softmax", [True] * 3, x, w, b)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("soft", [False, True], ids=["indices", "distribution"])
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+def test_cross_entropy_options_are_torchs(reduction, soft, shape):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(shape, dtype=torch.float64).softmax(1) if soft else torch.randint(0, 7, shape[:1] + shape[2:])
+    if not soft:
+        target[0] = -100
+    options = {"weight": torch.rand(7, dtype=torch.float64), "label_smoothing": 0.2, "reduction": reduction}
+    loss, truth = fastnlp.torch.cross_entropy(x, target, **options), F.cross_entropy(x, target, **options)
+    torch.testing.assert_close(loss, truth)
+    upstream = torch.randn_like(loss)
+    torch.testing.assert_close(*(torch.autograd.grad(value, x, upstream) for value in (loss, truth)))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("soft", [False, True], ids=["indices", "distribution"])
+def test_a_classifier_for_each_place(reduction, soft):
+    x = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(7, 2, 3, 6, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(7, 2, 3, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(5, 7, 2, 3, dtype=torch.float64).softmax(1) if soft else torch.randint(0, 7, (5, 2, 3))
+    options = {"weight": torch.rand(7, dtype=torch.float64), "reduction": reduction}
+    loss = fastnlp.torch.linear_cross_entropy(x, w, target, linear_bias=b, **options)
+    logits = torch.einsum("nd,cijd->ncij", x, w) + b
+    truth = F.cross_entropy(logits, target, **options)
+    torch.testing.assert_close(loss, truth)
+    upstream = torch.randn_like(loss)
+    torch.testing.assert_close(*(torch.autograd.grad(value, (x, w, b), upstream) for value in (loss, truth)))
+
+
+def test_places_that_do_not_count_have_zero_gradients():
+    x = torch.randn(5, 6, requires_grad=True)
+    loss = fastnlp.torch.linear_cross_entropy(x, torch.randn(7, 2, 6), torch.full((5, 2), -100))
+    loss.backward()
+    assert loss.isnan()
+    assert not x.grad.any()
+
+
+def test_statistics_have_no_gradient():
+    x, w, b, target = operands()
+    loss, stats = fastnlp.torch.linear_cross_entropy(x, w, target, linear_bias=b, return_stats=True)
+    assert type(stats) is fastnlp.LossStats
+    logits = x.double() @ w.T + b
+    torch.testing.assert_close(stats.lse[target >= 0], logits.logsumexp(-1)[target >= 0].detach())
+    assert stats.argmax.dtype == torch.int64
+    assert int(stats.count) == int((target >= 0).sum())
+    assert not any(x.requires_grad for x in stats)
+    torch.testing.assert_close(torch.autograd.grad(loss, w), torch.autograd.grad(naive(x, w, b, target), w))
+
+
+@pytest.mark.parametrize("deprecated", [{"size_average": False}, {"reduce": False}, {"reduce": True}])
+@pytest.mark.parametrize("name", ["cross_entropy", "kl_div"])
+def test_deprecated_reductions_are_torchs(name, deprecated):
+    x = torch.randn(4, 5).log_softmax(1)
+    target = torch.randn(4, 5).softmax(1)
+    with pytest.warns(UserWarning, match="deprecated"):
+        loss = getattr(fastnlp.torch, name)(x, target, **deprecated)
+    with pytest.warns(UserWarning, match="size_average and reduce args"):
+        torch.testing.assert_close(loss, getattr(F, name)(x, target, **deprecated))
+
+
+def test_options_of_torch():
+    if not hasattr(torch.nn, "LinearCrossEntropyOptions"):
+        pytest.skip("this torch has no LinearCrossEntropyOptions")
+    x, w, b, target = operands(torch.float32)
+    expected = fastnlp.torch.linear_cross_entropy(x, w, target, linear_bias=b)
+    for given in ({}, {"batch_chunk_size": 2}, {"acc_dtype": torch.float32}, {"allow_retain_graph": True}):
+        options = torch.nn.LinearCrossEntropyOptions(**given)
+        loss = fastnlp.torch.linear_cross_entropy(x, w, target, linear_bias=b, options=options)
+        torch.testing.assert_close(loss, expected)
+    with pytest.raises(ValueError, match="give one of them"):
+        fastnlp.torch.linear_cross_entropy(
+            x, w, target, options=torch.nn.LinearCrossEntropyOptions(batch_chunk_size=2), workspace=1 << 20
+        )
+    with pytest.raises(ValueError, match=r"acc_dtype is torch\.bfloat16"):
+        fastnlp.torch.linear_cross_entropy(
+            x, w, target, options=torch.nn.LinearCrossEntropyOptions(acc_dtype=torch.bfloat16)
+        )
+    with pytest.raises(TypeError, match="LinearCrossEntropyOptions, got dict"):
+        fastnlp.torch.linear_cross_entropy(x, w, target, options={})
 
 
 def test_second_backward_and_accumulation():
@@ -216,16 +386,46 @@ def test_leaves_arguments_alone():
         assert torch.equal(tensor.detach(), kept)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "linear_cross_entropy"])
-def test_signature_is_torchs_with_keyword_extras(name):
-    theirs = getattr(F, name, None)
-    if theirs is None:
+@pytest.mark.parametrize(
+    ("space", "name"),
+    [
+        *((F, name) for name in ("cross_entropy", "linear_cross_entropy", "kl_div", "softmax", "log_softmax")),
+        *((torch.nn, name) for name in ("CrossEntropyLoss", "LinearCrossEntropyLoss", "KLDivLoss")),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_signature_is_torchs_with_keyword_extras(space, name):
+    if not hasattr(space, name):
         pytest.skip(f"this torch has no {name}")
+    theirs = list(inspect.signature(getattr(space, name)).parameters.values())
     ours = list(inspect.signature(getattr(fastnlp.torch, name)).parameters.values())
-    for mine, peer in zip(ours, inspect.signature(theirs).parameters.values(), strict=False):
+    assert len(ours) >= len(theirs) > 0
+    for mine, peer in zip(ours, theirs, strict=False):
         assert (mine.name, mine.kind, mine.default) == (peer.name, peer.kind, peer.default)
-    extras = ours[len(inspect.signature(theirs).parameters) :]
-    assert all(p.kind is p.KEYWORD_ONLY for p in extras)
+    assert all(p.kind is p.KEYWORD_ONLY for p in ours[len(theirs) :])
+
+
+@pytest.mark.parametrize(
+    "transformed",
+    [
+        lambda f, w: torch.func.grad(f)(w),
+        lambda f, w: torch.func.vmap(f)(w[None]),
+        lambda f, w: torch.func.jvp(f, (w,), (w,)),
+        lambda f, w: torch.func.hessian(f)(w),
+        lambda f, w: dual(f, w),
+    ],
+    ids=["grad", "vmap", "jvp", "hessian", "forward_ad"],
+)
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own, from its forward mode
+def test_transforms_are_refused(transformed):
+    x, w, _, target = (t.detach() for t in operands())
+    with pytest.raises(NotImplementedError, match=r"does not work within torch\.func"):
+        transformed(lambda w: fastnlp.torch.linear_cross_entropy(x, w, target), w)
+
+
+def dual(f, w):
+    with torch.autograd.forward_ad.dual_level():
+        return f(torch.autograd.forward_ad.make_dual(w, w))
 
 
 def test_bad_input():
@@ -235,10 +435,16 @@ def test_bad_input():
         run(x, w, torch.full_like(target, 50))
     with pytest.raises(TypeError, match="linear_weight is float32"):
         run(x, w.float(), target)
-    with pytest.raises(NotImplementedError, match="label_smoothing is not there yet"):
-        run(x, w, target, label_smoothing=0.1)
-    with pytest.raises(NotImplementedError, match="weight is not there yet"):
-        fastnlp.torch.cross_entropy(x[0], target[0], weight=b)
+    with pytest.raises(NotImplementedError, match=r"no gradient for weight: hand over weight\.detach\(\)"):
+        run(x, w, target, weight=b)
+    with pytest.raises(NotImplementedError, match="no gradient for target"):
+        fastnlp.torch.cross_entropy(x[0], torch.randn(9, 16, dtype=x.dtype, requires_grad=True))
+    with pytest.raises(NotImplementedError, match="z_loss is not there for a linear_weight of more than two axes"):
+        run(x[0], w.reshape(25, 2, 16), torch.zeros(9, 2, dtype=torch.long), z_loss=0.1)
+    with pytest.raises(ValueError, match=r"wants input \(N, 16\) and target \(9, 2\)"):
+        run(x[0], w.reshape(25, 2, 16), target[0])
+    with pytest.raises(ValueError, match="reduction must be one of"):
+        run(x[0], w.reshape(25, 2, 16), torch.zeros(9, 2, dtype=torch.long), reduction="average")
     with pytest.raises(TypeError, match=r"target must be a tensor, got list: use torch\.as_tensor"):
         run(x, w, target.tolist())
     with pytest.raises(TypeError, match="linear_bias must be a tensor, got ndarray"):
