@@ -10,14 +10,16 @@ import math
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
+from numba import njit, types
 from numba.extending import intrinsic
 
 from fastnlp.kernels.cpu._jit import kernel_part
-from fastnlp.kernels.scalar import exp
+from fastnlp.kernels.scalar import EXP_SCALE, scaled_exp
 
 BLOCK = 1024
 _ELEMENTS_A_TASK = 1 << 16
+_LINE = 64  # bytes of a cache line
+_UNSCALE = 1 / EXP_SCALE
 
 
 def rows_a_task(columns: int) -> int:
@@ -37,6 +39,23 @@ def maximum(typing_context, a, b):
     return a(a, b), generate
 
 
+@intrinsic
+def prefetch(typing_context, x, i):
+    """Ask for the cache line of x[i], which may be beyond the end of x."""
+
+    def generate(context, builder, signature, args):
+        kind = signature.args[0]
+        array = context.make_array(kind)(context, builder, args[0])
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        address = builder.bitcast(builder.gep(array.data, [args[1]]), byte)
+        asks = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], asks)
+        builder.call(function, [address, word(0), word(3), word(1)])  # to read, for all caches, data
+        return context.get_dummy_value()
+
+    return types.void(x, i), generate
+
+
 @kernel_part
 def row_max(x):  # (V,)
     """Return max(x), NaN skipped; -inf for an empty row."""
@@ -48,27 +67,55 @@ def row_max(x):  # (V,)
 
 @kernel_part
 def row_exp_sum(x, top, scale):  # (V,)
-    """Return sum(exp(scale * (x - top))) as float64."""
+    """Return sum(exp(scale * (x - top))) as float64, for x <= top."""
     total = 0.0
     for begin in range(0, x.size, BLOCK):
         block = x[begin : begin + BLOCK]
         partial = x.dtype.type(0)
         for j in range(block.size):
-            partial += exp(scale * (block[j] - top))
+            partial += scaled_exp(scale * (block[j] - top))
         total += np.float64(partial)
-    return total
+    return total * _UNSCALE
+
+
+@kernel_part
+def row_max_and_exp_sum(x, scale):  # (V,)
+    """Return max(x) and sum(exp(scale * (x - max(x)))) as float64, reading x from memory once.
+
+    Block by block, while the next one is on its way; a new maximum rescales the sum so far. Where the maximum is
+    infinite, the sum is 0 (nothing but -inf) or NaN.
+    """
+    top, total = x.dtype.type(-np.inf), 0.0
+    for begin in range(0, x.size, BLOCK):
+        block = x[begin : begin + BLOCK]
+        for j in range(begin + BLOCK, begin + 2 * BLOCK, _LINE // x.itemsize):
+            prefetch(x, j)
+        higher = maximum(top, row_max(block))
+        if higher > top:
+            total *= math.exp(np.float64(scale) * (np.float64(top) - np.float64(higher)))
+            top = higher
+        partial = x.dtype.type(0)
+        if top == -np.inf:  # nothing to sum, but NaN is kept
+            for j in range(block.size):
+                partial += block[j] if block[j] != block[j] else x.dtype.type(0)
+        else:
+            for j in range(block.size):
+                partial += scaled_exp(scale * (block[j] - top))
+        total += np.float64(partial)
+    return top, total * _UNSCALE
 
 
 @kernel_part
 def row_exp(x, top, scale, out):  # (V,), (V,)
-    """Write exp(scale * (x - top)) to `out`, which is not `x`; return the sum as float64."""
+    """Write exp(scale * (x - top)) to `out`, which is not `x`, for x <= top; return the sum as float64."""
     total = 0.0
+    unscale = x.dtype.type(_UNSCALE)
     for begin in range(0, x.size, BLOCK):
         block = x[begin : begin + BLOCK]
         written = out[begin : begin + BLOCK]
         partial = x.dtype.type(0)
         for j in range(block.size):
-            value = exp(scale * (block[j] - top))
+            value = scaled_exp(scale * (block[j] - top)) * unscale
             written[j] = value
             partial += value
         total += np.float64(partial)
@@ -77,16 +124,17 @@ def row_exp(x, top, scale, out):  # (V,), (V,)
 
 @kernel_part
 def row_exp_in_place(x, top, scale):  # (V,)
-    """Replace x by exp(scale * (x - top)); return the sum as float64.
+    """Replace x by exp(scale * (x - top)), for x <= top; return the sum as float64.
 
     Of its own beside `row_exp`: where two arrays may be one, the vector loop is left for a scalar one at run time.
     """
     total = 0.0
+    unscale = x.dtype.type(_UNSCALE)
     for begin in range(0, x.size, BLOCK):
         block = x[begin : begin + BLOCK]
         partial = x.dtype.type(0)
         for j in range(block.size):
-            value = exp(scale * (block[j] - top))
+            value = scaled_exp(scale * (block[j] - top)) * unscale
             block[j] = value
             partial += value
         total += np.float64(partial)
@@ -107,10 +155,13 @@ def row_logsumexp(x):  # (V,)
 
     Apart they keep what their float32 sum would round away where logits are large.
     """
-    top = row_max(x)
-    if not math.isfinite(top):
-        top = x.dtype.type(0)
-    return top, math.log(row_exp_sum(x, top, x.dtype.type(1)))
+    top, total = row_max_and_exp_sum(x, x.dtype.type(1))
+    if not math.isfinite(top):  # NaN, or inf where there is one and no NaN
+        for j in range(x.size):
+            if x[j] != x[j]:
+                return x.dtype.type(0), np.nan
+        return x.dtype.type(0), np.float64(top)
+    return top, math.log(total)
 
 
 # In the order written: reordered, large logits would lose their digits. Without a word on fastmath, Numba would compile

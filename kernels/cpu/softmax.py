@@ -16,9 +16,9 @@ from fastnlp.kernels.cpu._rows import (
     row_divide,
     row_exp,
     row_exp_in_place,
-    row_exp_sum,
     row_logsumexp,
     row_max,
+    row_max_and_exp_sum,
     rows_a_task,
 )
 from fastnlp.kernels.scalar import log_softmax_gradient, softmax_gradient
@@ -75,8 +75,8 @@ def _softmax_in_place(begin, end, x, scale):
 def _log_softmax(begin, end, x, out, scale):
     for n in range(begin, end):
         row, written = x[n], out[n]
-        top = row_max(row)
-        shift = row.dtype.type(math.log(row_exp_sum(row, top, scale)))
+        top, total = row_max_and_exp_sum(row, scale)
+        shift = row.dtype.type(math.log(total))
         for v in range(row.size):
             written[v] = scale * (row[v] - top) - shift
 
