@@ -25,6 +25,7 @@ from fastnlp.ops.pack import pack as pack
 from fastnlp.ops.softmax import log_softmax as log_softmax
 from fastnlp.ops.softmax import logsumexp as logsumexp
 from fastnlp.ops.softmax import softmax as softmax
+from fastnlp.ops.softmax_kl_div import softmax_kl_div as softmax_kl_div
 from fastnlp.text import Corpus as Corpus
 from fastnlp.text import KeyedVectors as KeyedVectors
 from fastnlp.text import Vocabulary as Vocabulary

@@ -30,7 +30,7 @@ def test_matches_truth(dtype, temperature, shape, backend, rng):
     near, near_slope = naive(x, 1 / temperature)
     h, pullback = fastnlp.vjp(fastnlp.entropy)(x, temperature=temperature, backend=backend)
     assert h.dtype == dtype
-    assert_within_budget(h, truth, near)
+    assert_within_budget(h, truth, near, ulps=8)
     assert_allclose(h, truth, rtol=1e-6 if dtype == np.float32 else 1e-13, atol=1e-14)  # of the naive truth
     upstream = rng.standard_normal(shape[0]).astype(dtype)
     wanted = (slope * upstream[:, None], near_slope * upstream[:, None])

@@ -26,20 +26,28 @@ def gradient(x, scale, upstream, dx):  # (N, V), (N,), (N, V)
     run(_gradient, x.shape[0], x, x.dtype.type(scale), upstream, dx, grain=rows_a_task(x.shape[1]))
 
 
+_LOWEST = -1e4  # its exponential is 0, and 0 times it
+
+
 @kernel_part
 def _sums(x, top, scale):  # (V,)
-    """Return how many entries are the maximum, and the sums of e and of e d over the others, in float64."""
+    """Return how many entries are the maximum, and the sums of e and of e d over the others, in float64.
+
+    What is not to be summed is chosen before exp: a conditional sum would not vectorise.
+    """
     first, rest, weighted = 0.0, 0.0, 0.0
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+    zero, lowest = x.dtype.type(0), x.dtype.type(_LOWEST)
     for begin in range(0, x.size, BLOCK):
         block = x[begin : begin + BLOCK]
         at_top, e_sum, ed_sum = zero, zero, zero
         for j in range(block.size):
             d = scale * (block[j] - top)
+            at_top += x.dtype.type(d == zero)
+            d = lowest if d == zero else d
+            d = lowest if d < lowest else d
             e = exp(d)
-            at_top += one if d == zero else zero
-            e_sum += zero if d == zero else e
-            ed_sum += zero if e == zero else e * d
+            e_sum += e
+            ed_sum += e * d
         first += np.float64(at_top)
         rest += np.float64(e_sum)
         weighted += np.float64(ed_sum)
@@ -57,11 +65,11 @@ def _forward(begin, end, x, scale, out):
 def _gradient(begin, end, x, scale, upstream, dx):
     for n in range(begin, end):
         row, written = x[n], dx[n]
-        top, zero = row_max(row), row.dtype.type(0)
+        top, lowest = row_max(row), row.dtype.type(_LOWEST)
         first, rest, weighted = _sums(row, top, scale)
         mean = row.dtype.type(weighted / (first + rest))
         factor = row.dtype.type(scale * upstream[n] / (first + rest))
         for v in range(row.size):
             d = scale * (row[v] - top)
-            e = exp(d)
-            written[v] = factor * (zero if e == zero else e * (mean - d))
+            d = lowest if d < lowest else d
+            written[v] = factor * (exp(d) * (mean - d))
