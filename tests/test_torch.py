@@ -164,6 +164,18 @@ def test_softmax_without_dim_warns_and_with_dtype_converts():
     assert fastnlp.torch.log_softmax(x, 0, dtype=torch.float64).dtype == torch.float64
 
 
+def test_entropy_and_perplexity():
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(
+        fastnlp.torch.entropy(x, temperature=2.0), torch.distributions.Categorical(logits=x / 2).entropy()
+    )
+    assert torch.autograd.gradcheck(fastnlp.torch.entropy, x)
+    opcheck("entropy", [True], x)
+    target = torch.tensor([0, 3, -100, 1, 2])
+    torch.testing.assert_close(fastnlp.torch.perplexity(x, target), F.cross_entropy(x, target).exp())
+    assert torch.autograd.gradcheck(lambda x: fastnlp.torch.perplexity(x, target), x)
+
+
 def test_linear_softmax():
     x, w, b, _ = operands(n=(5,), d=3, c=4)
     torch.testing.assert_close(fastnlp.torch.linear_softmax(x, w, b), (x @ w.T + b).softmax(-1))

@@ -11,11 +11,13 @@ except ImportError as error:
 
 from fastnlp.torch.functional import (
     cross_entropy,
+    entropy,
     kl_div,
     linear_cross_entropy,
     linear_softmax,
     log_softmax,
     logsumexp,
+    perplexity,
     softmax,
 )
 from fastnlp.torch.huggingface import patch_lm_head, unpatch_lm_head
@@ -26,12 +28,14 @@ __all__ = [
     "KLDivLoss",
     "LinearCrossEntropyLoss",
     "cross_entropy",
+    "entropy",
     "kl_div",
     "linear_cross_entropy",
     "linear_softmax",
     "log_softmax",
     "logsumexp",
     "patch_lm_head",
+    "perplexity",
     "softmax",
     "unpatch_lm_head",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastnlp._dispatch import backend_of, implementation
 from fastnlp.ops import cross_entropy as _cross_entropy
+from fastnlp.ops import entropy as _entropy
 from fastnlp.ops import kl_div as _kl_div
 from fastnlp.ops import linear_cross_entropy as _linear_cross_entropy
 from fastnlp.ops import linear_softmax as _linear_softmax
@@ -18,6 +19,7 @@ from fastnlp.ops import softmax as _softmax
 from fastnlp.torch._bridge import bridge
 
 _cross_entropy_op = bridge(_cross_entropy.cross_entropy)
+_entropy_op = bridge(_entropy.entropy)
 _kl_div_op = bridge(_kl_div.kl_div)
 _linear_cross_entropy_op = bridge(_linear_cross_entropy.linear_cross_entropy)
 _linear_softmax_op = bridge(_linear_softmax.linear_softmax)
@@ -204,6 +206,35 @@ def kl_div(
     """
     reduction = named_reduction(size_average, reduce, reduction)
     return _kl_div_op(input, target, reduction=reduction, log_target=log_target)
+
+
+def entropy(input: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Entropy of the softmax of logits ``(..., V)`` along the last axis, in nats: see `fastnlp.entropy`."""
+    return _entropy_op(input, temperature=temperature)
+
+
+def perplexity(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    token_weight: Tensor | None = None,
+) -> Tensor:
+    """Exponential of the mean cross-entropy; parameters are those of `cross_entropy`."""
+    return cross_entropy(
+        input,
+        target,
+        weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        temperature=temperature,
+        softcap=softcap,
+        token_weight=token_weight,
+    ).exp()
 
 
 def softmax(
