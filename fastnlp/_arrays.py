@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 Array = NDArray[Any]
 
 _COMPUTED = (np.dtype(np.float32), np.dtype(np.float64))
+_INT64 = np.dtype(np.int64)
 
 
 def library_of(x: object) -> str:
@@ -34,6 +35,11 @@ def common_library(*arrays: Any) -> str:
     TypeError
         The arrays are of different libraries, or torch tensors.
     """
+    for x in arrays:
+        if type(x) is not np.ndarray and x is not None:
+            break
+    else:  # the usual call
+        return "numpy"
     libraries = {library_of(x) for x in arrays if x is not None}
     if "torch" in libraries:
         raise TypeError(
@@ -89,10 +95,10 @@ def floating(name: str, x: Any, *, ndim: int | None = None, like: Array | None =
     ValueError
         The wrong number of axes, or none.
     """
-    array = _floats(name, x)
+    array = x if type(x) is np.ndarray and x.dtype in _COMPUTED else _floats(name, x)
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}")
-    if array.ndim == 0:
+    if not array.ndim:
         raise ValueError(f"{name} must have at least one axis, got a scalar")
     if like is not None and array.dtype != like.dtype:
         raise TypeError(f"{name} is {array.dtype.name}, but {like.dtype.name} is wanted: convert one with .astype(...)")
@@ -157,8 +163,8 @@ def class_indices(
         raise TypeError(f"{name} must hold class indices (int32 or int64), got {array.dtype.name}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, one class index a row, got {array.shape}")
-    given = array.reshape(-1)
-    flat = given.astype(np.int64, copy=False)
+    given = array if array.ndim == 1 else array.reshape(-1)
+    flat = given if given.dtype == _INT64 else given.astype(np.int64)
     outside = flat.view(np.uint64) >= classes  # negative ones are huge here
     ignored = outside
     if np.count_nonzero(outside):
@@ -170,6 +176,8 @@ def class_indices(
                 f"{name} holds {int(given[row])} at row {row}, outside [0, {classes}){ignoring}: "
                 "check the labels against the number of classes"
             )
+    elif ignore_index is None or not 0 <= ignore_index < classes:  # the usual call
+        return flat, flat.size
     if ignore_index is not None and 0 <= ignore_index < classes:
         ignored = flat == ignore_index
     n_ignored = int(np.count_nonzero(ignored))
@@ -203,6 +211,8 @@ def kernel_ready(x: Array) -> Array:
     alone would make the compiler build every kernel a second time.
     """
     flags = x.flags
+    if type(x) is np.ndarray and flags.carray and x.dtype.isnative:
+        return x
     if not (flags.c_contiguous and getattr(flags, "aligned", True) and x.dtype.isnative):
         return x.astype(x.dtype.newbyteorder("="), order="C", copy=True)
     if not getattr(flags, "writeable", True):
@@ -229,16 +239,17 @@ class _Writeable:
 
 def as_rows(x: Array) -> Array:
     """Return `x` with its leading axes flattened to rows: ``(..., V)`` becomes a kernel-ready ``(N, V)``."""
-    return kernel_ready(x).reshape(prod(x.shape[:-1]), x.shape[-1])
+    rows = kernel_ready(x)
+    return rows if rows.ndim == 2 else rows.reshape(prod(x.shape[:-1]), x.shape[-1])
 
 
 def empty(shape: int | Sequence[int], dtype: DTypeLike, like: Array) -> Array:
     """Allocate an uninitialised array of `shape` where `like` lives."""
-    if library_of(like) == "cupy":
-        import cupy
+    if type(like) is np.ndarray or library_of(like) != "cupy":
+        return np.empty(shape, dtype)
+    import cupy
 
-        return cupy.empty(shape, dtype)
-    return np.empty(shape, dtype)
+    return cupy.empty(shape, dtype)
 
 
 def output(out: Array | None, shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ def positive(name: str, value: Any, *, or_zero: bool = False) -> float:
     ValueError
         Not finite, or too small.
     """
+    if type(value) is float and 0.0 < value < inf:
+        return value
     try:
         number = float(value) if not isinstance(value, str | bool | np.bool_) else None
     except (TypeError, ValueError, OverflowError):
@@ -43,6 +45,8 @@ def integer(name: str, value: Any, *, least: int, most: int | None = LARGEST) ->
     ValueError
         Out of range.
     """
+    if type(value) is int and least <= value and (most is None or value <= most):
+        return value
     try:
         number = operator.index(value)
     except TypeError:

@@ -226,3 +226,44 @@ def test_sequences_are_read_as_float64(name, backend):
     y = getattr(fastnlp, name)(rows, backend=backend)
     assert y.dtype == np.float64
     assert_array_equal(y, getattr(fastnlp, name)(np.array(rows, np.float64), backend=backend))
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_blocks_of_infinities(name, dtype, backend, rng):
+    """Rows are summed in blocks of 1,024: each is all -inf once, the maximum rises and falls, at -1e4 and at 1e4."""
+    x = rng.standard_normal((8, 4500)).astype(dtype)
+    for row, (begin, end) in enumerate([(0, 1024), (0, 4096), (1024, 4500), (0, 1025), (3000, 4500)]):
+        x[row, begin:end] = -np.inf
+    x[5] += np.linspace(-2000, 2000, 4500).astype(dtype)
+    x[6], x[7] = x[6] - dtype(1e4), x[7] + dtype(1e4)
+    truth = PEERS[name](x.astype(np.float64), axis=-1)
+    y = getattr(fastnlp, name)(x, backend=backend)
+    assert_array_equal(np.isinf(y), np.isinf(truth))
+    assert_within_budget(np.where(np.isinf(y), 0, y), np.where(np.isinf(truth), 0, truth), PEERS[name](x, axis=-1))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 1023, 1024, 4499])
+def test_one_value_that_is_not_finite(value, place, backend, rng):
+    x = rng.standard_normal((2, 4500)).astype(np.float32)
+    x[1, :4400] = -np.inf
+    x[:, place] = value
+    assert np.isnan(fastnlp.softmax(x, backend=backend)).all()
+    assert np.isnan(fastnlp.log_softmax(x, backend=backend)).all()
+    assert_array_equal(fastnlp.logsumexp(x, backend=backend), [value, value])
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_outputs_written_past_the_caches_are_the_same(name, dtype, monkeypatch, rng):
+    memory = pytest.importorskip("fastnlp.kernels.cpu._memory", reason="numba is not installed")
+    x = rng.standard_normal((9, 1031)).astype(dtype)  # every alignment, a block and a ragged rest
+    expected = getattr(fastnlp, name)(x, backend="cpu")
+    monkeypatch.setattr(memory, "_STREAMED", 0)
+    out = np.full(x.size + 1, np.nan, dtype)[1:].reshape(x.shape)
+    getattr(fastnlp, name)(x, out=out, backend="cpu")
+    assert_array_equal(out, expected)
+    assert_array_equal(
+        getattr(fastnlp, name)(x[:, :3], backend="cpu"), getattr(fastnlp, name)(x[:, :3].copy(), backend="cpu")
+    )

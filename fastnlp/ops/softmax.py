@@ -43,16 +43,17 @@ class _Plan(NamedTuple):
         """Return the rows that a kernel fills: `out`, the input's rows where they are `out`, or new ones."""
         out = self.out
         if out is not None and self.last_axis and out.dtype == x.dtype:
-            if _arrays.same_memory(out, x):
+            if not np.may_share_memory(out, x):
+                if _arrays.kernel_ready(out) is out:
+                    return out.reshape(x.shape)
+            elif _arrays.same_memory(out, x):
                 return x
-            if _arrays.kernel_ready(out) is out and not np.may_share_memory(out, x):
-                return out.reshape(x.shape)
         return _arrays.empty(x.shape, x.dtype, x)
 
     def back(self, rows: Array) -> Array:
         """Return rows in the input's axis order and dtype."""
         if self.last_axis:
-            y = rows.reshape(self.x.shape)
+            y = rows if rows.shape == self.x.shape else rows.reshape(self.x.shape)
         else:
             y = np.moveaxis(rows.reshape(np.moveaxis(self.x, self.axis, -1).shape), -1, self.axis)
         return y if y.dtype == self.dtype else y.astype(self.dtype)
@@ -78,6 +79,8 @@ def _plan(
 
 def inverse_temperature(temperature: float, dtype: np.dtype[Any]) -> float:
     """Return 1 / temperature after checking it; finite and above 0 in `dtype`, so that 0 * inf does not come up."""
+    if type(temperature) is float and temperature == 1.0:
+        return temperature
     scale = 1.0 / positive("temperature", temperature)
     if not 1e-37 < scale < 1e38:  # float32 holds what is within
         limits = np.finfo(dtype)
@@ -180,9 +183,13 @@ def _logsumexp_plan(input: Any, *, axis: int = -1, out: Array | None = None, bac
 def _logsumexp_forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
     x = plan.rows(plan.x)
     shape = plan.x.shape[:-1] if plan.last_axis else tuple(np.delete(plan.x.shape, plan.axis))
-    out = _arrays.output(plan.out, shape, plan.dtype, x)
+    if plan.out is not None:
+        _arrays.output(plan.out, shape, plan.dtype, x)
     lse = _arrays.empty(x.shape[0], x.dtype, x)
     plan.kernels.logsumexp(x, lse)
+    if plan.out is None and plan.dtype == lse.dtype:
+        return (lse.reshape(shape) if shape else lse[0]), ()
+    out = _arrays.output(plan.out, shape, plan.dtype, x)
     out[...] = lse.reshape(shape)
     return (out if plan.out is not None or out.ndim else out[()]), ()
 

@@ -10,15 +10,15 @@ import math
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import njit
 from numba.extending import intrinsic
 
 from fastnlp.kernels.cpu._jit import kernel_part
+from fastnlp.kernels.cpu._memory import LINE, prefetch
 from fastnlp.kernels.scalar import EXP_SCALE, scaled_exp
 
 BLOCK = 1024
 _ELEMENTS_A_TASK = 1 << 16
-_LINE = 64  # bytes of a cache line
 _UNSCALE = 1 / EXP_SCALE
 
 
@@ -37,23 +37,6 @@ def maximum(typing_context, a, b):
         return builder.call(function, args, fastmath=("nnan", "nsz"))
 
     return a(a, b), generate
-
-
-@intrinsic
-def prefetch(typing_context, x, i):
-    """Ask for the cache line of x[i], which may be beyond the end of x."""
-
-    def generate(context, builder, signature, args):
-        kind = signature.args[0]
-        array = context.make_array(kind)(context, builder, args[0])
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        address = builder.bitcast(builder.gep(array.data, [args[1]]), byte)
-        asks = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], asks)
-        builder.call(function, [address, word(0), word(3), word(1)])  # to read, for all caches, data
-        return context.get_dummy_value()
-
-    return types.void(x, i), generate
 
 
 @kernel_part
@@ -88,7 +71,7 @@ def row_max_and_exp_sum(x, scale):  # (V,)
     top, total = x.dtype.type(-np.inf), 0.0
     for begin in range(0, x.size, BLOCK):
         block = x[begin : begin + BLOCK]
-        for j in range(begin + BLOCK, begin + 2 * BLOCK, _LINE // x.itemsize):
+        for j in range(begin + BLOCK, begin + 2 * BLOCK, LINE // x.itemsize):
             prefetch(x, j)
         higher = maximum(top, row_max(block))
         if higher > top:

@@ -1,6 +1,7 @@
 """Softmax, log-softmax and log-sum-exp of rows, and their gradients (the equations: ``reference/softmax.py``).
 
-Schedule: one row at a time, so that its second and third pass find it in cache: maximum; exp and sum; scale.
+Schedule: one row at a time, so that its second and third pass find it in cache: maximum; exp and sum; scale. An output
+larger than the caches is written past them, so that it is not read first: a copy does the same.
 Bytes: one read and one write of the row. Flops: about 15 an element, nearly all of them exp.
 """
 
@@ -12,7 +13,9 @@ import numpy as np
 
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit
+from fastnlp.kernels.cpu._memory import row_stream, stream_fence, streamed
 from fastnlp.kernels.cpu._rows import (
+    BLOCK,
     row_divide,
     row_exp,
     row_exp_in_place,
@@ -29,12 +32,14 @@ def softmax(x, out, scale):  # (N, V), (N, V)
     if out is x:
         run(_softmax_in_place, x.shape[0], x, x.dtype.type(scale), grain=rows_a_task(x.shape[1]))
     else:
-        run(_softmax, x.shape[0], x, out, x.dtype.type(scale), grain=rows_a_task(x.shape[1]))
+        kernel = _softmax_streamed if streamed(out) else _softmax
+        run(kernel, x.shape[0], x, out, x.dtype.type(scale), grain=rows_a_task(x.shape[1]))
 
 
 def log_softmax(x, out, scale):  # (N, V), (N, V)
     """out = log softmax(scale * x); `out` may be `x`."""
-    run(_log_softmax, x.shape[0], x, out, x.dtype.type(scale), grain=rows_a_task(x.shape[1]))
+    kernel = _log_softmax_streamed if out is not x and streamed(out) else _log_softmax
+    run(kernel, x.shape[0], x, out, x.dtype.type(scale), grain=rows_a_task(x.shape[1]))
 
 
 def logsumexp(x, out):  # (N, V), (N,)
@@ -64,6 +69,16 @@ def _softmax(begin, end, x, out, scale):
         row_divide(written, row_exp(row, row_max(row), scale, written))
 
 
+@jit("(int64, int64, {f}[:, ::1], {f}[:, ::1], {f})")
+def _softmax_streamed(begin, end, x, out, scale):
+    kept = np.empty(x.shape[1], x.dtype)
+    for n in range(begin, end):
+        row = x[n]
+        total = row_exp(row, row_max(row), scale, kept)
+        row_stream(kept, row.dtype.type(1.0 / total), out[n])
+    stream_fence()
+
+
 @jit("(int64, int64, {f}[:, ::1], {f})")
 def _softmax_in_place(begin, end, x, scale):
     for n in range(begin, end):
@@ -79,6 +94,21 @@ def _log_softmax(begin, end, x, out, scale):
         shift = row.dtype.type(math.log(total))
         for v in range(row.size):
             written[v] = scale * (row[v] - top) - shift
+
+
+@jit("(int64, int64, {f}[:, ::1], {f}[:, ::1], {f})")
+def _log_softmax_streamed(begin, end, x, out, scale):
+    kept, one = np.empty(BLOCK, x.dtype), x.dtype.type(1)
+    for n in range(begin, end):
+        row, written = x[n], out[n]
+        top, total = row_max_and_exp_sum(row, scale)
+        shift = row.dtype.type(math.log(total))
+        for first in range(0, row.size, BLOCK):
+            block = row[first : first + BLOCK]
+            for v in range(block.size):
+                kept[v] = scale * (block[v] - top) - shift
+            row_stream(kept[: block.size], one, written[first : first + BLOCK])
+    stream_fence()
 
 
 @jit("(int64, int64, {f}[:, ::1], {f}[::1])")
