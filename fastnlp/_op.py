@@ -60,9 +60,7 @@ class Op(NamedTuple):
     @property
     def signature(self) -> inspect.Signature:
         """The signature of the public function."""
-        import inspect  # 20 ms that a plain call does not need
-
-        return inspect.signature(self.function)
+        return _signature(self.function)
 
 
 def differentiable(
@@ -226,6 +224,13 @@ def _wanted(op: Op, wrt: Iterable[str] | None) -> tuple[str, ...]:
         if name not in op.differentiable:
             raise ValueError(f"wrt: {op.name} has no gradient for {name!r}; it has for {', '.join(op.differentiable)}")
     return names
+
+
+@functools.cache
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    import inspect  # 20 ms that a plain call does not need
+
+    return inspect.signature(function)
 
 
 @functools.cache

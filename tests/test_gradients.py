@@ -37,6 +37,25 @@ def test_gradients_are_the_callers_own(name, rng):
     assert_array_equal(pullback(1.0).input, kept)
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "linear_cross_entropy"])
+def test_statistics_stand_beside_the_value(name, rng):
+    x, w = rng.standard_normal((4, 3)), rng.standard_normal((5, 3))
+    args = {"cross_entropy": (x, [0, 1, 2, 0]), "linear_cross_entropy": (x, w, [0, 1, 2, 0])}[name]
+    function = getattr(fastnlp, name)
+    loss, grads = fastnlp.value_and_grad(function)(*args)
+    (same, stats), with_stats = fastnlp.value_and_grad(function)(*args, return_stats=True)
+    assert type(stats) is fastnlp.LossStats
+    assert same == pytest.approx(float(loss), rel=1e-14)
+    np.testing.assert_allclose(with_stats.input, grads.input, rtol=1e-13, atol=1e-16)
+    (losses, _), pullback = fastnlp.vjp(function)(*args, reduction="none", return_stats=True)
+    np.testing.assert_allclose(pullback(np.full(4, 0.25)).input, grads.input, rtol=1e-13, atol=1e-16)
+    with pytest.raises(ValueError, match=r"dy must have the shape of the value, \(4,\), got \(2, 4\)"):
+        pullback(np.ones((2, 4)))
+    with pytest.raises(ValueError, match=rf"value_and_grad needs a scalar, {name} gave shape \(4,\)"):
+        fastnlp.value_and_grad(function)(*args, reduction="none", return_stats=True)
+    assert losses.shape == (4,)
+
+
 def test_upstream_gradients_of_any_kind(rng):
     x = rng.standard_normal((2, 3))
     _, pullback = fastnlp.vjp(fastnlp.softmax)(x)

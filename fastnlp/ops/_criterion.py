@@ -138,13 +138,12 @@ class Rows(NamedTuple):
                 squares = np.square(lse, dtype=np.float64)
                 squared = z_loss * (np.add.reduce(squares) if u is None else np.dot(squares, u))
             if self.reduction == "mean":
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    total = np.float64(total) / self.total
-                    squared = np.float64(squared) / self.tokens if z_loss else squared
+                total = _ratio(total, self.total)
+                squared = _ratio(squared, self.tokens) if z_loss else squared
             value = loss.dtype.type(total + squared)
         return value if stats is None else (value, self._told(loss.dtype, lse, stats, squared))
 
-    def stats(self, dtype: np.dtype[Any]) -> Stats | None:
+    def wanted_stats(self, dtype: np.dtype[Any]) -> Stats | None:
         """Allocate what kernels are to tell of each row, if it is wanted."""
         return Stats.zeros(self.n, dtype) if self.return_stats else None
 
@@ -170,6 +169,13 @@ class Rows(NamedTuple):
             z_loss = dtype.type(squared)
         lse, nll, entropy, argmax = (array.reshape(self.shape) for array in (lse, *stats))
         return LossStats(lse, nll, entropy, argmax, accuracy, np.int64(self.counted), z_loss)
+
+
+def _ratio(total: Any, count: float) -> Any:
+    """Return total / count as IEEE 754 has it, without a warning."""
+    if count:
+        return total / count
+    return np.float64(np.copysign(np.inf, total) if abs(total) > 0 else np.nan)
 
 
 def stats_outputs(args: Any, shape: tuple[Any, ...]) -> tuple[Output, ...]:
@@ -207,19 +213,18 @@ def rows_of(
     """
     if not (isinstance(reduction, str) and reduction in REDUCTIONS):
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-    if ignore_index is not None:
+    if ignore_index is not None and (ignore_index != -100 or type(ignore_index) is not int):
         ignore_index = integer("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
-    if label_smoothing != 0.0:
+    if label_smoothing != 0.0 or type(label_smoothing) is not float:
         label_smoothing = positive("label_smoothing", label_smoothing, or_zero=True)
         if label_smoothing > 1:
             raise ValueError(f"label_smoothing must be within [0, 1], got {label_smoothing}")
-    if temperature != 1.0:
+    if temperature != 1.0 or type(temperature) is not float:
         temperature = positive("temperature", temperature)
-        least = float(np.finfo(like.dtype).tiny)
-        temperature = min(max(temperature, least), 1 / least)  # and so are its reciprocal and 0 times it
+        temperature = _representable(temperature, like)
     if softcap is not None:
-        softcap = positive("softcap", softcap)
-    if z_loss != 0.0:
+        softcap = _representable(positive("softcap", softcap), like)
+    if z_loss != 0.0 or type(z_loss) is not float:
         z_loss = positive("z_loss", z_loss, or_zero=True)
     if return_stats is not False:
         return_stats = flag("return_stats", return_stats)
@@ -229,8 +234,9 @@ def rows_of(
         token_weight = _token_weight(token_weight, shape)
 
     indices: Array | None = None
-    probabilities = _probabilities(target, shape, classes, like, ignore_index)
-    if probabilities is None:
+    probabilities: Array | None = None
+    given = _arrays.read("target", target)
+    if given.ndim != len(shape) + 1 or (given.dtype.kind != "f" and given.dtype.name != "bfloat16"):
         indices, counted = _arrays.class_indices(
             "target", target, shape=shape, classes=classes, ignore_index=ignore_index
         )
@@ -240,10 +246,12 @@ def rows_of(
         if weight is not None and counted and not (label_smoothing or z_loss or return_stats):
             indices, counted = _without(indices, weight[indices] == 0)
     else:
+        probabilities = _probabilities(target, given, (*shape, classes), like, ignore_index)
         counted = len(probabilities) if token_weight is None else int(np.count_nonzero(token_weight))
 
-    total = tokens = float(counted)
-    if reduction == "mean":
+    total: float = counted
+    tokens: float = counted
+    if reduction == "mean" and (weight is not None or token_weight is not None):
         counts = slice(None) if indices is None else indices >= 0
         if token_weight is not None:
             total = tokens = float(token_weight[counts].sum())
@@ -252,8 +260,14 @@ def rows_of(
             total = float(
                 of_rows.sum(dtype=np.float64) if token_weight is None else np.dot(of_rows, token_weight[counts])
             )
-    criterion = Criterion(indices, probabilities, weight, float(label_smoothing), float(temperature), softcap)
-    return Rows(criterion, counted, token_weight, float(z_loss), reduction, return_stats, shape, total, tokens)
+    criterion = Criterion(indices, probabilities, weight, label_smoothing, temperature, softcap)
+    return Rows(criterion, counted, token_weight, z_loss, reduction, return_stats, shape, total, tokens)
+
+
+def _representable(value: float, like: Array) -> float:
+    """Return a factor or divisor of logits within what their dtype holds, so that 0 * inf does not come up."""
+    least = float(np.finfo(like.dtype).tiny)
+    return min(max(value, least), 1 / least)
 
 
 def _without(indices: Array, dropped: Array) -> tuple[Array, int]:
@@ -290,18 +304,13 @@ def _finite(name: str, weight: Array) -> None:
         raise ValueError(f"{name} must be finite, 0 or more, got {weight[at]} at {at}")
 
 
-def _probabilities(
-    target: Any, shape: tuple[int, ...], classes: int, like: Array, ignore_index: int | None
-) -> Array | None:
-    """Return a target that is a distribution as rows (N, V), or None if it holds class indices."""
-    array = _arrays.read("target", target)
-    if array.ndim != len(shape) + 1 or (array.dtype.kind != "f" and array.dtype.name != "bfloat16"):
-        return None
+def _probabilities(target: Any, array: Array, shape: tuple[int, ...], like: Array, ignore_index: int | None) -> Array:
+    """Return the distributions `target`, read as an `array`, as rows (N, V)."""
     if not hasattr(target, "dtype"):
         array = array.astype(like.dtype)
     array = _arrays.floating("target", array, like=like)
-    if array.shape != (*shape, classes):
-        raise ValueError(f"target must have shape {(*shape, classes)} as a distribution, got {array.shape}")
+    if array.shape != shape:
+        raise ValueError(f"target must have shape {shape} as a distribution, got {array.shape}")
     if ignore_index is not None and ignore_index >= 0:
         raise ValueError(
             f"ignore_index={ignore_index} names a class, but target is a distribution: "

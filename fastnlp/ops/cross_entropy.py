@@ -66,13 +66,16 @@ def _plan(
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:
     kernels, x, rows = plan.kernels, plan.x, plan.rows
-    loss, lse, stats = _arrays.empty(len(x), x.dtype, x), _arrays.empty(len(x), x.dtype, x), rows.stats(x.dtype)
+    n, dtype = len(x), x.dtype
+    loss, lse = _arrays.empty(n, dtype, x), _arrays.empty(n, dtype, x)
+    stats = rows.wanted_stats(dtype) if rows.return_stats else None
     if not wrt or rows.reduction == "none":
         kernels.forward(x, rows.criterion, loss, lse, stats)
-        rows.zero_uncounted(loss, lse, *(stats or ()))
+        if rows.counted < n:
+            rows.zero_uncounted(loss, lse, *(stats or ()))
         return rows.reduce(loss, lse, stats), ()
     dx = _arrays.empty(x.shape, x.dtype, x)
-    kernels.gradient(x, rows.criterion, *rows.scales(1.0, x.dtype), loss, lse, stats, dx)
+    kernels.gradient(x, rows.criterion, *rows.scales(1.0, dtype), loss, lse, stats, dx)
     rows.zero_uncounted(loss, lse, *(stats or ()), dx)
     return rows.reduce(loss, lse, stats), (dx.reshape(plan.shape),)
 
@@ -83,11 +86,7 @@ def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tup
     if plan.rows.reduction != "none":
         return (scaled(saved[0], float(dloss), plan.dtype),)
     x = plan.x
-    loss, lse, dx = (
-        _arrays.empty(len(x), x.dtype, x),
-        _arrays.empty(len(x), x.dtype, x),
-        _arrays.empty(x.shape, x.dtype, x),
-    )
+    loss, lse, dx = (_arrays.empty(shape, x.dtype, x) for shape in (len(x), len(x), x.shape))
     plan.kernels.gradient(x, plan.rows.criterion, *plan.rows.scales(dloss, x.dtype), loss, lse, None, dx)
     plan.rows.zero_uncounted(dx)
     return (scaled(dx.reshape(plan.shape), 1.0, plan.dtype),)

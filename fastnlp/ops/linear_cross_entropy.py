@@ -128,7 +128,7 @@ def _plan(
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:
     fused = wrt if plan.rows.reduction != "none" else NOTHING
     plan.budget(bool(wrt))  # what the backward of "none" will need is refused here, too
-    stats = plan.rows.stats(plan.args.x.dtype)
+    stats = plan.rows.wanted_stats(plan.args.x.dtype)
     loss, lse, grads = plan.run(fused, 1.0, stats)
     return plan.rows.reduce(loss, lse, stats), grads
 
