@@ -19,6 +19,7 @@ from fastnlp.ops.glove import GloVe as GloVe
 from fastnlp.ops.kl_div import kl_div as kl_div
 from fastnlp.ops.linear import linear as linear
 from fastnlp.ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
+from fastnlp.ops.linear_kl_div import linear_kl_div as linear_kl_div
 from fastnlp.ops.linear_softmax import linear_softmax as linear_softmax
 from fastnlp.ops.pack import Packing as Packing
 from fastnlp.ops.pack import pack as pack

@@ -16,7 +16,7 @@ are nearly equal keep their digits. The mixture is taken in logarithms, so that 
 
 and dD/dy the same with the roles of p and q, beta and 1 - beta exchanged. Computed in float64.
 
-Where p is given and sums to S, not to one, S - 1 is added at beta = 0 and taken away at beta = 1 (in between it cancels),
+Where p is given and sums to S, not to one, S - 1 is added at beta = 0 and taken away at beta = 1 (between it cancels),
 q_v in the first gradient becomes S q_v, and KL(q || m) in the second is sum_v q_v r_v.
 """
 

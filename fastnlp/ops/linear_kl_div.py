@@ -1,0 +1,375 @@
+"""`linear_kl_div`: the divergence of a linear classifier from a teacher, their logits a chunk of rows at a time.
+
+A backend provides ``least_workspace(features, teacher_features, classes, itemsize, gradients)``,
+``forward(x, weight, bias, teacher, objective, kept, loss, workspace, blas)`` and
+``gradient(x, weight, bias, teacher, objective, kept, scale, loss, dx, dweight, dbias, workspace, blas)``. Arrays of
+rows keep their full length; kernels gather a chunk of the rows `kept` at a time and write results where those stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnlp import _arrays
+from fastnlp._arrays import Array
+from fastnlp._checks import flag, integer, positive
+from fastnlp._dispatch import kernels_for
+from fastnlp._op import NOTHING, Output, Saved, differentiable
+from fastnlp.ops._criterion import scaled
+from fastnlp.ops.linear import LinearArguments, linear_arguments
+from fastnlp.ops.softmax import inverse_temperature
+from fastnlp.ops.softmax_kl_div import checked_beta, checked_reduction
+
+WORKSPACE = 64 << 20
+"""Default bytes for temporaries: 250 rows of 32,000 float32 logits, of student and teacher."""
+
+_NAMES = ("input", "linear_weight", "linear_bias")
+
+
+class Teacher(NamedTuple):
+    """What the student's distribution is held against: one of the three, the others None."""
+
+    linear: LinearArguments | None  # x (N, E), weight (V, E), bias (V,) or None
+    logits: Array | None  # (N, V)
+    probabilities: Array | None  # (N, V), not required to sum to one; temperature does not apply
+
+
+class Objective(NamedTuple):
+    """The loss of a row: ``soft * D_beta(P || Q) + hard * cross-entropy(z, label)``."""
+
+    beta: float
+    scale: float  # 1 / temperature, of the logits in P and Q
+    soft: float
+    hard: float
+    labels: Array | None  # (N,) int64; None where hard is 0
+
+
+class _Plan(NamedTuple):
+    kernels: ModuleType
+    args: LinearArguments
+    teacher: Teacher
+    objective: Objective
+    kept: Array | None  # (K,) indices of the rows that count; None: all
+    token_weight: Array | None  # (N,) float64
+    reduction: str
+    workspace: int | None
+    blas: str
+
+    @property
+    def counted(self) -> int:
+        """How many rows count."""
+        return self.args.x.shape[0] if self.kept is None else len(self.kept)
+
+    def budget(self, gradients: bool) -> int:
+        """Return the bytes for temporaries.
+
+        Raises
+        ------
+        ValueError
+            The caller's workspace does not hold one row.
+        """
+        classes, features = self.args.weight.shape
+        linear = self.teacher.linear
+        teacher_features = 0 if linear is None else linear.x.shape[1]
+        least = self.kernels.least_workspace(features, teacher_features, classes, self.args.x.itemsize, gradients)
+        if self.workspace is None:
+            return max(WORKSPACE, least)
+        if self.workspace < least:
+            raise ValueError(
+                f"workspace must be at least {least} bytes to hold a row of {classes} logits of student and teacher, "
+                f"got {self.workspace}"
+            )
+        return self.workspace
+
+    def upstream(self, dloss: Any) -> Array:
+        """Return the upstream gradient of each row's loss: (N,)."""
+        n, dtype = self.args.x.shape[0], self.args.x.dtype
+        if self.reduction == "none":
+            each = np.asarray(dloss, np.float64).reshape(-1)
+        else:
+            rows = max(self.counted, 1) if self.reduction == "batchmean" else 1
+            each = np.full(n, float(dloss) / rows)
+        return (each if self.token_weight is None else each * self.token_weight).astype(dtype)
+
+    def reduce(self, loss: Array) -> Any:
+        """Reduce the losses of the rows; float32 or better. The mean over no row is NaN."""
+        u = self.token_weight
+        if self.reduction == "none":
+            return (loss if u is None else (loss * u).astype(loss.dtype)).reshape(self.args.shape[:-1])[()]
+        total = np.add.reduce(loss, dtype=np.float64) if u is None else np.dot(loss.astype(np.float64), u)
+        if self.reduction == "batchmean":
+            total = total / self.counted if self.counted else np.nan
+        return loss.dtype.type(total)
+
+    def losses(self) -> Array:
+        """Return the losses of all rows, zero where they do not count."""
+        x, weight, bias = self.args[:3]
+        loss = np.zeros(x.shape[0], x.dtype)
+        self.kernels.forward(
+            x, weight, bias, self.teacher, self.objective, self.kept, loss, self.budget(False), self.blas
+        )
+        return loss
+
+    def gradients(self, wrt: frozenset[str], dloss: Any) -> tuple[Array, tuple[Array | None, ...]]:
+        """Return the losses of all rows, and the gradients wanted, from one pass."""
+        x, weight, bias = self.args[:3]
+        loss = np.zeros(x.shape[0], x.dtype)
+        dx = None
+        if "input" in wrt:
+            dx = _arrays.empty(x.shape, x.dtype, x) if self.kept is None else np.zeros(x.shape, x.dtype)
+        dweight = _arrays.empty(weight.shape, x.dtype, x) if "linear_weight" in wrt else None
+        dbias = _arrays.empty(weight.shape[0], x.dtype, x) if "linear_bias" in wrt and bias is not None else None
+        self.kernels.gradient(
+            x,
+            weight,
+            bias,
+            self.teacher,
+            self.objective,
+            self.kept,
+            self.upstream(dloss),
+            loss,
+            dx,
+            dweight,
+            dbias,
+            self.budget(True),
+            self.blas,
+        )
+        return loss, (None if dx is None else dx.reshape(self.args.shape), dweight, dbias)
+
+
+def _plan(
+    input: Any,
+    linear_weight: Any,
+    target_input: Any = None,
+    target_weight: Any = None,
+    *,
+    linear_bias: Any = None,
+    target_bias: Any = None,
+    target_logits: Any = None,
+    target_probs: Any = None,
+    temperature: float = 1.0,
+    beta: float = 0.0,
+    scale_by_t2: bool = False,
+    labels: Any = None,
+    alpha: float = 0.0,
+    ignore_index: int | None = -100,
+    token_weight: Any = None,
+    reduction: str = "batchmean",
+    workspace: int | None = None,
+    backend: str | None = None,
+    blas: str = "numpy",
+) -> _Plan:
+    arrays = (input, linear_weight, linear_bias, target_input, target_weight, target_bias, target_logits, target_probs)
+    kernels = kernels_for("linear_kl_div", backend, *arrays, labels, token_weight)
+    args = linear_arguments(input, linear_weight, linear_bias, _NAMES)
+    teacher = _teacher(args, target_input, target_weight, target_bias, target_logits, target_probs)
+    scale = inverse_temperature(temperature, args.x.dtype)
+    factor = scale**-2 if flag("scale_by_t2", scale_by_t2) else 1.0
+    alpha = positive("alpha", alpha, or_zero=True)
+    if alpha > 1:
+        raise ValueError(f"alpha must be within [0, 1], got {alpha}")
+    if alpha and labels is None:
+        raise ValueError(f"alpha={alpha} mixes in the cross-entropy with labels, which are not given")
+    if workspace is not None:
+        workspace = integer("workspace", workspace, least=1, most=None)
+    classes, counts = None, None
+    if labels is not None:
+        if ignore_index is not None:
+            ignore_index = integer("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
+        shape, v = args.shape[:-1], args.weight.shape[0]
+        classes = _arrays.class_indices("labels", labels, shape=shape, classes=v, ignore_index=ignore_index)[0]
+        classes = _arrays.kernel_ready(classes)
+        counts = classes >= 0
+    if token_weight is not None:
+        token_weight = _token_weight(token_weight, args.shape[:-1])
+        counts = token_weight != 0 if counts is None else counts & (token_weight != 0)
+    kept = None if counts is None or counts.all() else np.flatnonzero(counts)
+    objective = Objective(checked_beta(beta), scale, (1 - alpha) * factor, alpha, classes if alpha else None)
+    return _Plan(kernels, args, teacher, objective, kept, token_weight, checked_reduction(reduction), workspace, blas)
+
+
+def _teacher(args: LinearArguments, hidden: Any, weight: Any, bias: Any, logits: Any, probabilities: Any) -> Teacher:
+    """Check the one teacher that is given, against the student's rows, classes and dtype."""
+    given = [hidden is not None or weight is not None, logits is not None, probabilities is not None]
+    if sum(given) != 1:
+        raise ValueError(
+            "give one teacher: target_input with target_weight, target_logits, or target_probs; "
+            f"got {sum(given)} of the three"
+        )
+    rows, classes = args.shape[:-1], args.weight.shape[0]
+    if given[0]:
+        if hidden is None or weight is None:
+            raise ValueError("target_input and target_weight come together: one of them is not given")
+        linear = linear_arguments(hidden, weight, bias, ("target_input", "target_weight", "target_bias"))
+        if linear.x.dtype != args.x.dtype:
+            raise TypeError(
+                f"target_input is {linear.x.dtype.name}, but {args.x.dtype.name} is wanted: "
+                "convert one with .astype(...)"
+            )
+        if linear.shape[:-1] != rows or linear.weight.shape[0] != classes:
+            raise ValueError(
+                f"the teacher must have the student's rows and classes, {rows} and {classes}, "
+                f"got {linear.shape[:-1]} and {linear.weight.shape[0]}"
+            )
+        return Teacher(linear, None, None)
+    if bias is not None:
+        raise ValueError("target_bias belongs to target_input and target_weight, which are not given")
+    name = "target_logits" if given[1] else "target_probs"
+    array = _arrays.floating(name, logits if given[1] else probabilities, like=args.x)
+    if array.shape != args.output_shape:
+        raise ValueError(f"{name} must have shape {args.output_shape}, got {array.shape}")
+    array = _arrays.as_rows(array)
+    if given[1]:
+        return Teacher(None, array, None)
+    if array.size and np.isnan(array.sum(dtype=np.float64)) and np.isnan(array).any():
+        raise ValueError("target_probs holds NaN")
+    return Teacher(None, None, array)
+
+
+def _token_weight(weight: Any, shape: tuple[int, ...]) -> Array:
+    array = _arrays.read("token_weight", weight)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"token_weight must hold numbers, got {array.dtype.name}")
+    if array.shape != shape:
+        raise ValueError(f"token_weight must have shape {shape}, one entry a row, got {array.shape}")
+    array = np.ascontiguousarray(array, np.float64).reshape(-1)
+    wrong = ~((array >= 0) & (array < np.inf))
+    if wrong.any():
+        raise ValueError(f"token_weight must be finite, 0 or more, got {array[int(wrong.argmax())]}")
+    return array
+
+
+def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:
+    plan.budget(bool(wrt))  # what the backward of "none" will need is refused here, too
+    if wrt and plan.reduction != "none":
+        loss, grads = plan.gradients(wrt, 1.0)
+        return plan.reduce(loss), grads
+    return plan.reduce(plan.losses()), ()
+
+
+def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tuple[Array | None, ...]:
+    if not wrt:
+        return (None, None, None)
+    if plan.reduction == "none":
+        saved, factor = plan.gradients(wrt, dloss)[1], 1.0
+    else:
+        factor = float(dloss)
+    return tuple(scaled(grad, factor, plan.args.dtype) for grad in saved)
+
+
+def _outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]:
+    if args["reduction"] == "none":
+        return (Output(tuple(args["input"].shape[:-1])),)
+    if not wrt:
+        return (Output(()),)
+    return (Output(()), *(Output(tuple(args[name].shape) if name in wrt else (0,)) for name in _NAMES))
+
+
+@differentiable(*_NAMES, plan=_plan, forward=_forward, backward=_backward, outputs=_outputs)
+def linear_kl_div(
+    input: Any,
+    linear_weight: Any,
+    target_input: Any = None,
+    target_weight: Any = None,
+    *,
+    linear_bias: Any = None,
+    target_bias: Any = None,
+    target_logits: Any = None,
+    target_probs: Any = None,
+    temperature: float = 1.0,
+    beta: float = 0.0,
+    scale_by_t2: bool = False,
+    labels: Any = None,
+    alpha: float = 0.0,
+    ignore_index: int | None = -100,
+    token_weight: Any = None,
+    reduction: str = "batchmean",
+    workspace: int | None = None,
+    backend: str | None = None,
+) -> Any:
+    """Distillation loss of a linear classifier: its divergence from a teacher, the logits within a budget of bytes.
+
+    With the student's logits ``z = x W' + b``, ``Q = softmax(z / temperature)``, and the teacher's P, a row's loss is
+
+        ``(1 - alpha) D_beta(P || Q) + alpha cross_entropy(z, label)``
+
+    where D is that of `softmax_kl_div`: KL(P || Q), KL(Q || P), or generalised Jensen-Shannon; the temperature applies
+    to D alone (Hinton et al., 2015). The loss and all gradients of a scalar loss come from one pass over chunks of
+    rows: four GEMMs, one of them the teacher's. Rows that count for nothing are dropped before the first. The teacher
+    gets no gradient.
+
+    Parameters
+    ----------
+    input
+        x, ``(..., D)``, float32 or float64 (float16 and bfloat16 are computed in float32).
+    linear_weight
+        W, ``(V, D)``, any strides.
+    target_input, target_weight
+        The teacher's hidden states ``(..., E)`` and weight ``(V, E)``; E need not be D.
+    linear_bias, target_bias
+        Biases ``(V,)`` of student and teacher, or None.
+    target_logits
+        In the place of hidden states: the teacher's logits, ``(..., V)``.
+    target_probs
+        Or its probabilities, ``(..., V)``, taken as they are, without temperature; they need not sum to one.
+    temperature
+        Above 0; divides the logits of both in D.
+    beta
+        Within [0, 1]; 0 is KL(P || Q), 1 is KL(Q || P).
+    scale_by_t2
+        Multiply D by temperature squared.
+    labels
+        Class indices ``(...)``, of any integer dtype, in ``[0, V)`` or `ignore_index`.
+    alpha
+        Within [0, 1]: the share of the cross-entropy with `labels`.
+    ignore_index
+        Rows with this label count for nothing and cost nothing. None: no row is ignored.
+    token_weight
+        Weights of the rows ``(...)``, 0 or more, which multiply their losses; a row of weight 0 costs nothing.
+    reduction
+        "batchmean" over the rows that count, "sum", or "none" for one loss a row, ``(...)``. With "none" the gradient
+        computes the logits a second time.
+    workspace
+        Bytes for temporaries; default 64 MiB, or what one row takes. Fewer make smaller chunks, at the cost of time.
+    backend
+        "reference", "cpu" or "cuda"; default: by the arrays.
+
+    Returns
+    -------
+    scalar or array
+        The loss, in nats, float32 or better. With "batchmean" and no row that counts: NaN (the gradients are zero).
+
+    Raises
+    ------
+    TypeError
+        Floating arguments of different or other dtypes, labels that are not of an integer dtype, or options of a wrong
+        type.
+    ValueError
+        Shapes that do not fit, no teacher or more than one, a label or option out of range, an `alpha` without labels,
+        or a workspace that does not hold one row.
+    """
+    plan = _plan(
+        input,
+        linear_weight,
+        target_input,
+        target_weight,
+        linear_bias=linear_bias,
+        target_bias=target_bias,
+        target_logits=target_logits,
+        target_probs=target_probs,
+        temperature=temperature,
+        beta=beta,
+        scale_by_t2=scale_by_t2,
+        labels=labels,
+        alpha=alpha,
+        ignore_index=ignore_index,
+        token_weight=token_weight,
+        reduction=reduction,
+        workspace=workspace,
+        backend=backend,
+    )
+    return _forward(plan, NOTHING)[0]
