@@ -264,6 +264,8 @@ def output(out: Array | None, shape: tuple[int, ...], dtype: DTypeLike, like: Ar
     """
     if out is None:
         return empty(shape, dtype, like)
+    if type(out) is np.ndarray is type(like) and out.dtype == dtype and out.shape == shape and out.flags.writeable:
+        return out
     if library_of(out) != library_of(like) or not hasattr(out, "dtype") or out.dtype != dtype:
         raise TypeError(f"out must be an array of {np.dtype(dtype).name} beside the input, got {_describe(out)}")
     if out.shape != shape:

@@ -45,7 +45,7 @@ class _Plan(NamedTuple):
         if out is not None and self.last_axis and out.dtype == x.dtype:
             if not np.may_share_memory(out, x):
                 if _arrays.kernel_ready(out) is out:
-                    return out.reshape(x.shape)
+                    return out if out.shape == x.shape else out.reshape(x.shape)
             elif _arrays.same_memory(out, x):
                 return x
         return _arrays.empty(x.shape, x.dtype, x)
@@ -60,6 +60,8 @@ class _Plan(NamedTuple):
 
     def result(self, rows: Array) -> Array:
         """Return rows as `back` does, in the caller's `out` if there is one."""
+        if rows is self.out:
+            return rows
         y = self.back(rows)
         if self.out is None:
             return y

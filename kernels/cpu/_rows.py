@@ -49,15 +49,24 @@ def row_max(x):  # (V,)
 
 
 @kernel_part
+def _block_exp_sum(x, top, scale):  # (BLOCK,)
+    """Return sum(2**64 exp(scale * (x - top))); without the product, a tenth of the time, where scale is one."""
+    partial = x.dtype.type(0)
+    if scale == x.dtype.type(1):
+        for j in range(x.size):
+            partial += scaled_exp(x[j] - top)
+    else:
+        for j in range(x.size):
+            partial += scaled_exp(scale * (x[j] - top))
+    return np.float64(partial)
+
+
+@kernel_part
 def row_exp_sum(x, top, scale):  # (V,)
     """Return sum(exp(scale * (x - top))) as float64, for x <= top."""
     total = 0.0
     for begin in range(0, x.size, BLOCK):
-        block = x[begin : begin + BLOCK]
-        partial = x.dtype.type(0)
-        for j in range(block.size):
-            partial += scaled_exp(scale * (block[j] - top))
-        total += np.float64(partial)
+        total += _block_exp_sum(x[begin : begin + BLOCK], top, scale)
     return total * _UNSCALE
 
 
@@ -77,14 +86,11 @@ def row_max_and_exp_sum(x, scale):  # (V,)
         if higher > top:
             total *= math.exp(np.float64(scale) * (np.float64(top) - np.float64(higher)))
             top = higher
-        partial = x.dtype.type(0)
-        if top == -np.inf:  # nothing to sum, but NaN is kept
+        if top != -np.inf:
+            total += _block_exp_sum(block, top, scale)
+        else:  # nothing to sum, but NaN is kept
             for j in range(block.size):
-                partial += block[j] if block[j] != block[j] else x.dtype.type(0)
-        else:
-            for j in range(block.size):
-                partial += scaled_exp(scale * (block[j] - top))
-        total += np.float64(partial)
+                total += block[j] if block[j] != block[j] else x.dtype.type(0)
     return top, total * _UNSCALE
 
 
