@@ -164,6 +164,21 @@ def test_softmax_without_dim_warns_and_with_dtype_converts():
     assert fastnlp.torch.log_softmax(x, 0, dtype=torch.float64).dtype == torch.float64
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("reduction", ["batchmean", "sum", "none"])
+def test_softmax_kl_div(beta, reduction):
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    t = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    options = {"temperature": 2.0, "beta": beta, "reduction": reduction, "scale_by_t2": True}
+    q, p = (x / 2).log_softmax(1), (t / 2).log_softmax(1)
+    if beta in (0, 1):
+        truth = 4 * kl_of_torch(*((q, p) if beta == 0 else (p, q)), reduction="none", log_target=True).sum(1)
+        truth = {"batchmean": truth.mean(), "sum": truth.sum(), "none": truth}[reduction]
+        torch.testing.assert_close(fastnlp.torch.softmax_kl_div(x, t, **options), truth)
+    assert torch.autograd.gradcheck(lambda x, t: fastnlp.torch.softmax_kl_div(x, t, **options), (x, t))
+    opcheck("softmax_kl_div", [True, True], x, t, **options)
+
+
 def test_entropy_and_perplexity():
     x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     torch.testing.assert_close(

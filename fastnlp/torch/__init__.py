@@ -19,6 +19,7 @@ from fastnlp.torch.functional import (
     logsumexp,
     perplexity,
     softmax,
+    softmax_kl_div,
 )
 from fastnlp.torch.huggingface import patch_lm_head, unpatch_lm_head
 from fastnlp.torch.modules import CrossEntropyLoss, KLDivLoss, LinearCrossEntropyLoss
@@ -37,5 +38,6 @@ __all__ = [
     "patch_lm_head",
     "perplexity",
     "softmax",
+    "softmax_kl_div",
     "unpatch_lm_head",
 ]

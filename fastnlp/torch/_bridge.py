@@ -68,6 +68,9 @@ def bridge(function: Callable[..., Any]) -> Callable[..., Any]:
         statistics = rest[: _told(op, given)]
         return (value, op.statistics(*statistics)) if statistics and op.statistics else value
 
+    call.__name__ = call.__qualname__ = op.name
+    call.__doc__ = f"The function of tensors that `fastnlp.{op.name}` is of arrays, with autograd."
+    call.__signature__ = signature  # type: ignore[attr-defined]
     return call
 
 

@@ -16,16 +16,20 @@ from fastnlp.ops import kl_div as _kl_div
 from fastnlp.ops import linear_cross_entropy as _linear_cross_entropy
 from fastnlp.ops import linear_softmax as _linear_softmax
 from fastnlp.ops import softmax as _softmax
+from fastnlp.ops import softmax_kl_div as _softmax_kl_div
 from fastnlp.torch._bridge import bridge
 
 _cross_entropy_op = bridge(_cross_entropy.cross_entropy)
-_entropy_op = bridge(_entropy.entropy)
 _kl_div_op = bridge(_kl_div.kl_div)
 _linear_cross_entropy_op = bridge(_linear_cross_entropy.linear_cross_entropy)
-_linear_softmax_op = bridge(_linear_softmax.linear_softmax)
 _log_softmax_op = bridge(_softmax.log_softmax)
 _logsumexp_op = bridge(_softmax.logsumexp)
 _softmax_op = bridge(_softmax.softmax)
+
+# What torch does not have keeps the signature that it has for arrays.
+entropy = bridge(_entropy.entropy)
+linear_softmax = bridge(_linear_softmax.linear_softmax)
+softmax_kl_div = bridge(_softmax_kl_div.softmax_kl_div)
 
 
 def cross_entropy(
@@ -208,11 +212,6 @@ def kl_div(
     return _kl_div_op(input, target, reduction=reduction, log_target=log_target)
 
 
-def entropy(input: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Entropy of the softmax of logits ``(..., V)`` along the last axis, in nats: see `fastnlp.entropy`."""
-    return _entropy_op(input, temperature=temperature)
-
-
 def perplexity(
     input: Tensor,
     target: Tensor,
@@ -286,11 +285,6 @@ def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) 
         return out
     summed = {d % input.dim() for d in dims}
     return out.reshape([1 if axis in summed else size for axis, size in enumerate(input.shape)])
-
-
-def linear_softmax(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
-    """Probabilities of a linear classifier, ``softmax((x W' + b) / temperature)``: see `fastnlp.linear_softmax`."""
-    return _linear_softmax_op(input, weight, bias, temperature=temperature)
 
 
 def _along(name: str, input: Tensor, dim: int | None, stacklevel: int, dtype: torch.dtype | None) -> tuple[Tensor, int]:
