@@ -133,7 +133,10 @@ class Rows(NamedTuple):
                 loss = (loss + squared).astype(loss.dtype)
             value = loss.reshape(self.shape)
         else:
-            total = np.add.reduce(loss, dtype=np.float64) if u is None else np.dot(loss, u)
+            if u is not None:
+                total = np.dot(loss, u)
+            else:  # of few rows a list is the faster sum
+                total = np.add.reduce(loss, 0, np.float64) if loss.size > 64 else sum(loss.tolist())
             if z_loss:
                 squares = np.square(lse, dtype=np.float64)
                 squared = z_loss * (np.add.reduce(squares) if u is None else np.dot(squares, u))
