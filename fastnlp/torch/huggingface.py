@@ -127,7 +127,8 @@ def _patched(cls: type) -> type:
     @functools.wraps(original)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         labels = args[position] if len(args) > position else kwargs.get("labels")
-        if labels is None or not (self.training or self._fastnlp_head.evaluation):
+        head = vars(self).get("_fastnlp_head")  # None: unpatched, but accelerate still holds this function
+        if labels is None or head is None or not (self.training or head.evaluation):
             return original(self, *args, **kwargs)
         return _without_logits(original(_View(self), *args, **kwargs))
 
@@ -185,15 +186,20 @@ class _Logits:
 
     def __truediv__(self, divisor: float) -> _Logits:
         if not isinstance(divisor, float | int):
-            return NotImplemented
+            raise self._unknown("a division by what is not a number")
         if self.softcap is None:
             return self._with(self.divisor * divisor, None)
         return self._with(self.divisor, self.softcap / divisor)
 
     def __mul__(self, factor: float) -> _Logits:
-        return self / (1 / factor) if isinstance(factor, float | int) and factor else NotImplemented
+        if not (isinstance(factor, float | int) and factor):
+            raise self._unknown("a product with what is not a number")
+        return self / (1 / factor)
 
     __rmul__ = __mul__
+
+    def __getitem__(self, index: Any) -> Any:
+        raise self._unknown("an index")
 
     def tanh(self) -> _Logits:
         if self.softcap is not None:
@@ -208,9 +214,10 @@ class _Logits:
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is torch.tanh and isinstance(args[0], cls):
-            return args[0].tanh()
-        return NotImplemented
+        logits = next(x for x in (*args, *(kwargs or {}).values()) if isinstance(x, cls))
+        if function is torch.tanh:
+            return logits.tanh()
+        raise logits._unknown(function.__name__)
 
     def _unknown(self, what: str) -> AttributeError:
         return AttributeError(
