@@ -179,6 +179,30 @@ def test_softmax_kl_div(beta, reduction):
     opcheck("softmax_kl_div", [True, True], x, t, **options)
 
 
+@pytest.mark.parametrize("reduction", ["batchmean", "none"])
+@pytest.mark.parametrize("teacher", ["hidden", "logits", "probabilities"])
+def test_linear_kl_div(teacher, reduction):
+    x, w, b, labels = operands(n=(5,), d=3, c=4)
+    hidden, weight = torch.randn(5, 6, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)
+    logits = hidden @ weight.T
+    given = {
+        "hidden": {"target_input": hidden, "target_weight": weight},
+        "logits": {"target_logits": logits},
+        "probabilities": {"target_probs": (logits / 2).softmax(1)},
+    }[teacher]
+    options = {"temperature": 2.0, "labels": labels, "alpha": 0.25, "reduction": reduction}
+
+    def run(x, w, b):
+        return fastnlp.torch.linear_kl_div(x, w, linear_bias=b, **given, **options)
+
+    z = x @ w.T + b
+    kl = kl_of_torch((z / 2).log_softmax(1), (logits / 2).log_softmax(1), reduction="none", log_target=True).sum(1)
+    truth = (0.75 * kl + 0.25 * F.cross_entropy(z, labels, reduction="none")) * (labels >= 0)
+    torch.testing.assert_close(run(x, w, b), truth.sum() / 4 if reduction == "batchmean" else truth)
+    assert torch.autograd.gradcheck(run, (x, w, b))
+    opcheck("linear_kl_div", [True] * 3, x, w, linear_bias=b, **given, **options)
+
+
 def test_entropy_and_perplexity():
     x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     torch.testing.assert_close(

@@ -14,6 +14,7 @@ from fastnlp.ops import cross_entropy as _cross_entropy
 from fastnlp.ops import entropy as _entropy
 from fastnlp.ops import kl_div as _kl_div
 from fastnlp.ops import linear_cross_entropy as _linear_cross_entropy
+from fastnlp.ops import linear_kl_div as _linear_kl_div
 from fastnlp.ops import linear_softmax as _linear_softmax
 from fastnlp.ops import softmax as _softmax
 from fastnlp.ops import softmax_kl_div as _softmax_kl_div
@@ -28,6 +29,7 @@ _softmax_op = bridge(_softmax.softmax)
 
 # What torch does not have keeps the signature that it has for arrays.
 entropy = bridge(_entropy.entropy)
+linear_kl_div = bridge(_linear_kl_div.linear_kl_div)
 linear_softmax = bridge(_linear_softmax.linear_softmax)
 softmax_kl_div = bridge(_softmax_kl_div.softmax_kl_div)
 
