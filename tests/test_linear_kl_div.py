@@ -327,7 +327,7 @@ def test_bad_input(backend, rng):
     with pytest.raises(ValueError, match="linear_weight must have shape"):
         run(x, w[:, :3], tx, tw, backend=backend)
     given = {"target_logits": logits, "backend": backend}
-    with pytest.raises(ValueError, match="alpha=0.5 mixes in the cross-entropy with labels, which are not given"):
+    with pytest.raises(ValueError, match=r"alpha=0\.5 mixes in the cross-entropy with labels, which are not given"):
         run(x, w, alpha=0.5, **given)
     for name, wrong in (("alpha", 1.5), ("beta", -0.1), ("temperature", 0), ("token_weight", np.full(6, -1.0))):
         with pytest.raises(ValueError, match=f"{name} must be"):
