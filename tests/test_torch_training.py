@@ -139,7 +139,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
         for rank in range(2)
     ]
     for process in running:
-        errors = process.communicate(timeout=120)[1]
+        errors = process.communicate(timeout=240)[1]
         assert process.returncode == 0, errors
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
