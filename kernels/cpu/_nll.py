@@ -27,19 +27,20 @@ _FAR = 1e4  # exp(-_FAR) is 0
 @kernel_part
 def row_rest(row, target):  # (V,)
     """Return max(row), and sum(exp(row - max(row))) without the target's."""
-    top, total = _add_exp(row[:target], row[target], 0.0)
-    top, total = _add_exp(row[target + 1 :], top, total)
+    top, total = row[target], 0.0
+    for i, j in ((0, target), (target + 1, row.size)):
+        top, total = _add_exp(row[i:j], top, total)
     return top, _unscaled(total, row)
 
 
 @kernel_part
 def row_rest_and_exp(row, target, out, tops):  # (V,), (V,), (V / BLOCK + 2,): scratch
     """As `row_rest`, and write exp(row - max(row)) to `out`, but -rest for the target."""
-    left = (target + BLOCK - 1) // BLOCK
-    top, total = _write_exp(row[:target], row[target], 0.0, out[:target], tops[:left])
-    top, total = _write_exp(row[target + 1 :], top, total, out[target + 1 :], tops[left:])
-    _to_top(out[:target], tops[:left], top)
-    _to_top(out[target + 1 :], tops[left:], top)
+    left, top, total = (target + BLOCK - 1) // BLOCK, row[target], 0.0
+    for i, j, k in ((0, target, 0), (target + 1, row.size, left)):
+        top, total = _write_exp(row[i:j], top, total, out[i:j], tops[k:])
+    for i, j, k in ((0, target, 0), (target + 1, row.size, left)):
+        _to_top(out[i:j], tops[k:], top)
     rest = _unscaled(total, row)
     out[target] = -rest
     return top, rest
@@ -88,8 +89,9 @@ def _write_exp(x, top, total, out, tops):  # (V,), (V,), (blocks,)
 @kernel_part
 def _raised(x, begin, top, total):  # (V,)
     """Return the maximum so far and the sum so far in its terms, before the block of x from `begin` is added."""
-    for j in range(begin + BLOCK, begin + 2 * BLOCK, LINE // x.itemsize):
-        prefetch(x, j)
+    if x.size > BLOCK:  # in a short row, nothing is gained
+        for j in range(begin + BLOCK, begin + 2 * BLOCK, LINE // x.itemsize):
+            prefetch(x, j)
     higher = maximum(top, row_max(x[begin : begin + BLOCK]))
     if higher > top:
         total *= math.exp(np.float64(top) - np.float64(higher))

@@ -134,8 +134,8 @@ def _any(begin, end, x, target, distributions, weight, settings, scale, lse_scal
         e = dx[n] if dx.size else nowhere
         top, m = row_top(row)
         sums[:] = 0
-        add_others(row[:m], top, factor, narrow_cap, p[:m], weight[:m], even, e[:m], space, sums)
-        add_others(row[m + 1 :], top, factor, narrow_cap, p[m + 1 :], weight[m + 1 :], even, e[m + 1 :], space, sums)
+        for i, j in ((0, m), (m + 1, row.size)):
+            add_others(row[i:j], top, factor, narrow_cap, p[i:j], weight[i:j], even, e[i:j], space, sums)
         z_top = logit(top, temperature, cap)
         rest = sums[0] if math.isfinite(z_top) else np.nan
         log_total = math.log1p(rest)
