@@ -13,11 +13,49 @@ import ctypes
 import functools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnlp import _determinism
+from fastnlp._arrays import Array
 
 _LIMITS = ("{}_set_num_threads64_", "{}_set_num_threads")
 _PREFIXES = ("scipy_openblas", "openblas")
+
+
+_ONE_THREAD = ", one thread"
+
+
+def chosen(blas: str, deterministic: bool | None = None) -> str:
+    """Return how an operation is to multiply: by the BLAS of "numpy" or "torch", on one thread if deterministic.
+
+    Raises
+    ------
+    TypeError
+        `deterministic` is neither None, True nor False.
+    """
+    return blas + _ONE_THREAD if _determinism.resolved(deterministic) else blas
+
+
+def matmul(blas: str) -> Callable[..., Any]:
+    """Return the function ``matmul(a, b, out=out)`` of what `chosen` returned; on one thread it is NumPy's."""
+    return _matmul_on_one_thread if blas.endswith(_ONE_THREAD) else _torch_matmul if blas == "torch" else np.matmul
+
+
+def _torch_matmul(a: Array, b: Array, out: Array) -> Array:
+    import torch
+
+    torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
+    return out
+
+
+def _matmul_on_one_thread(a: Array, b: Array, out: Array) -> Array:
+    from numpy._core import _multiarray_umath as linked  # type: ignore[attr-defined]
+
+    with single_threaded(linked.__file__):
+        return np.matmul(a, b, out=out)
 
 
 class Gemm(NamedTuple):
@@ -30,7 +68,7 @@ class Gemm(NamedTuple):
 @contextlib.contextmanager
 def single_threaded_gemm(blas: str, itemsize: int) -> Iterator[Gemm]:
     """Yield a GEMM for kernels that limit their thread by `limit`; of torch's MKL for "torch", else of SciPy's BLAS."""
-    if blas == "torch" and (found := _torch_mkl(itemsize)):
+    if blas.startswith("torch") and (found := _torch_mkl(itemsize)):
         yield found
         return
     import scipy.linalg.cython_blas as cython_blas

@@ -11,8 +11,7 @@ An operation of ``ops/`` states, beside its public function, three steps and wha
                                `dvalue` is an array of float32 or float64, of the shape of the value
 
 `value_and_grad`, `vjp` and the torch bridge are made from these three, so no operation writes them again. A `plan` that
-takes ``matmul=`` uses that function, of NumPy's signature, for its GEMMs: the bridge hands it torch's. One that takes
-``blas=`` is told whose GEMM to use, "numpy" or "torch".
+takes ``blas=`` is told by the bridge to multiply with torch's BLAS (see `fastnlp._blas.chosen`).
 """
 
 from __future__ import annotations

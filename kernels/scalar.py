@@ -88,7 +88,7 @@ def scaled_exp(x):
     The factor keeps 2**k a normal number down to where e**x is 0, so that one factor does and no element costs a
     conversion: adding 3/2 times the power of two whose last digit is 1 leaves k, and the bias, in the lowest bits. In
     float32 ln 2 is one number, off by 2e-9: the error is 1 ulp + |x| / 20 ulp, less than the rounding of a difference
-    x = a - b costs. e**-inf is not 0 here, but less than half the least subnormal, times the factor. NaN stays NaN.
+    x = a - b costs. e**-inf is not 0 here, but far less than the least subnormal, times the factor. NaN stays NaN.
     """
     return EXP_SCALE * math.exp(x)
 
@@ -103,13 +103,14 @@ def _scaled_exp_overload(x):
 
 
 _LN2_32, _ROUND_32 = _F32(math.log(2)), _F32(1.5 * 2**23 + 127 + 64)
+_LEAST_32, _LEAST_64 = _F32(-130.0), -752.0  # below, 2**k with the factor would not be normal
 _C2, _C3, _C4, _C5, _C6 = (
     _F32(c) for c in (4.9999993412e-1, 1.6666520107e-1, 4.1668394217e-2, 8.3687805136e-3, 1.3814466902e-3)
 )
 
 
 def _scaled_exp_float32(x):
-    y = _LOW_32 if x < _LOW_32 else x
+    y = _LEAST_32 if x < _LEAST_32 else x
     t = y * _LOG2E_32 + _ROUND_32
     n = t - _ROUND_32
     r = y - n * _LN2_32
@@ -122,7 +123,7 @@ _ROUND_64 = 1.5 * 2**52 + 1023 + 64
 
 
 def _scaled_exp_float64(x):
-    y = _LOW_64 if x < _LOW_64 else x
+    y = _LEAST_64 if x < _LEAST_64 else x
     t = y * _LOG2E_64 + _ROUND_64
     n = t - _ROUND_64
     r = (y - n * _LN2_HI_64) - n * _LN2_LO_64

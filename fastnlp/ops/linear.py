@@ -14,6 +14,7 @@ import numpy as np
 
 from fastnlp import _arrays
 from fastnlp._arrays import Array
+from fastnlp._blas import chosen, matmul
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
 
@@ -112,13 +113,13 @@ def _plan(
     activation: str | None = None,
     out: Array | None = None,
     backend: str | None = None,
-    matmul: Callable[..., Any] = np.matmul,
+    blas: str = "numpy",
 ) -> _Plan:
     kernels = kernels_for("linear", backend, input, weight, bias)
     args = linear_arguments(input, weight, bias, _NAMES)
     if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"activation must be None or one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-    return _Plan(kernels, args, activation, out, matmul)
+    return _Plan(kernels, args, activation, out, matmul(chosen(blas)))
 
 
 def linear_output(args: LinearArguments, out: Array | None) -> tuple[Array, Array]:

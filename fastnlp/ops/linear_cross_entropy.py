@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from fastnlp import _arrays, _determinism
+from fastnlp import _arrays
 from fastnlp._arrays import Array
+from fastnlp._blas import chosen
 from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
@@ -31,7 +32,6 @@ class _Plan(NamedTuple):
     args: LinearArguments
     rows: Rows
     workspace: int | None
-    deterministic: bool
     blas: str
 
     def budget(self, gradients: bool) -> int:
@@ -122,7 +122,7 @@ def _plan(
         token_weight,
         return_stats,
     )
-    return _Plan(kernels, args, rows, workspace, _determinism.resolved(deterministic), blas)
+    return _Plan(kernels, args, rows, workspace, chosen(blas, deterministic))
 
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastnlp import _arrays
 from fastnlp._arrays import Array
+from fastnlp._blas import chosen, matmul
 from fastnlp._dispatch import backend_of, implementation
 from fastnlp._op import NOTHING, Saved, differentiable
 from fastnlp.ops.linear import (
@@ -48,12 +47,13 @@ def _plan(
     temperature: float = 1.0,
     out: Array | None = None,
     backend: str | None = None,
-    matmul: Callable[..., Any] = np.matmul,
+    blas: str = "numpy",
 ) -> _Plan:
-    chosen = backend_of(backend, input, weight, bias)
-    kernels, softmax, linear = (implementation(op, chosen) for op in ("linear_softmax", "softmax", "linear"))
+    on = backend_of(backend, input, weight, bias)
+    kernels, softmax, linear = (implementation(op, on) for op in ("linear_softmax", "softmax", "linear"))
     args = linear_arguments(input, weight, bias, _NAMES)
-    return _Plan(kernels, softmax, linear, args, inverse_temperature(temperature, args.x.dtype), out, matmul)
+    scale = inverse_temperature(temperature, args.x.dtype)
+    return _Plan(kernels, softmax, linear, args, scale, out, matmul(chosen(blas)))
 
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:

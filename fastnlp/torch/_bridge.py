@@ -74,11 +74,6 @@ def bridge(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def matmul(a: Array, b: Array, out: Array) -> None:
-    """Multiply matrices as ``np.matmul(a, b, out=out)`` does, by torch's BLAS and on torch's threads."""
-    torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
-
-
 def _register_forward(op: Op, names: Sequence[str], arguments: str) -> Any:
     def forward(*args: Any) -> list[Tensor]:
         *values, wrt = args
@@ -177,13 +172,12 @@ def _kind(parameter: inspect.Parameter) -> tuple[str, bool]:
 
 def _plan(op: Op, given: Mapping[str, Any]) -> Any:
     arrays = {name: _array(x) if isinstance(x, Tensor) else x for name, x in given.items()}
-    ours = {"matmul": matmul, "blas": "torch"}
-    return op.plan(**arrays, **{name: value for name, value in ours.items() if _takes(op.plan, name)})
+    return op.plan(**arrays, **({"blas": "torch"} if _takes_blas(op.plan) else {}))
 
 
 @functools.cache
-def _takes(plan: Callable[..., Any], name: str) -> bool:
-    return name in inspect.signature(plan).parameters
+def _takes_blas(plan: Callable[..., Any]) -> bool:
+    return "blas" in inspect.signature(plan).parameters
 
 
 def _declared(op: Op, given: Mapping[str, Any], wrt: Sequence[bool]) -> list[tuple[tuple[Any, ...], torch.dtype]]:

@@ -107,6 +107,42 @@ def row_mass(probabilities, class_weight, smoothing, classes, out):  # (n,) or (
         out[v] *= class_weight[v]
 
 
+# In the order written: 1 is taken from the count of maxima before the small rest is added to it.
+@njit(fastmath=False, error_model="numpy")
+def _join_row(sums, smoothing, weight, target_logit, known):  # (B, S), of the target or NaN, (KNOWN,)
+    """Fill what is known of a row from the sums of its blocks; return loss, lse and the class of the largest logit."""
+    blocks, everything = sums.shape[0], sums.shape[1] == ALL_SUMS
+    top, at = -np.inf, 0
+    for b in range(blocks):
+        if sums[b, TOP] > top:
+            top, at = sums[b, TOP], b
+    finite = blocks > 0 and math.isfinite(top)
+    rest = sums[at, REST] + (sums[at, ONES] - 1) if finite else np.nan
+    mass, below, entropy, plain_mass, plain_below = 0.0, 0.0, 0.0, 0.0, 0.0
+    for b in range(blocks):
+        own = sums[b, TOP]
+        apart = top - (own if own > -np.inf else 0.0)
+        exponentials = sums[b, REST] + sums[b, ONES]
+        factor = math.exp(min(0.0, -apart)) if exponentials != 0 else 0.0
+        if b != at:
+            rest += factor * exponentials
+        if everything:
+            entropy += factor * (sums[b, ENTROPY] + apart * exponentials) if factor > 0 else 0.0
+            mass += sums[b, MASS]
+            below += sums[b, BELOW] + sums[b, MASS] * apart
+            plain_mass += sums[b, PLAIN_MASS]
+            plain_below += sums[b, PLAIN_BELOW] + sums[b, PLAIN_MASS] * apart
+    log_total = math.log1p(rest)
+    if weight >= 0:
+        of_target = (1 - smoothing) * weight
+        plain_mass, plain_below = 1.0, top - target_logit
+        mass += of_target
+        below += of_target * plain_below if of_target != 0 else 0.0
+    known[TOP], known[REST], known[SUM_MASS] = top, rest, mass
+    known[NLL], known[SPREAD] = plain_below + plain_mass * log_total, log_total + entropy / (1 + rest)
+    return below + mass * log_total, top + log_total, np.int64(sums[at, ARGMAX]) if everything else -1
+
+
 @jit(
     "(int64, int64, float64[:, :, ::1], int64[::1], {f}[::1], {f}[::1], float64, {f}[::1], {f}[::1], float64[:, ::1],"
     " int64[::1])"
@@ -114,38 +150,11 @@ def row_mass(probabilities, class_weight, smoothing, classes, out):  # (n,) or (
 def join(begin, end, sums, target, logit, class_weight, smoothing, loss, lse, known, argmax):
     # (B, R, S), (R,) or (0,), (R,), (V,) or (0,), (R,), (R,), (R, KNOWN), (R,)
     """Fill what is known of each row from the sums of its blocks."""
-    blocks, everything = sums.shape[0], sums.shape[2] == ALL_SUMS
     for r in range(begin, end):
-        top, at = -np.inf, 0
-        for b in range(blocks):
-            if sums[b, r, TOP] > top:
-                top, at = sums[b, r, TOP], b
-        finite = blocks > 0 and math.isfinite(top)
-        rest = sums[at, r, REST] + (sums[at, r, ONES] - 1) if finite else np.nan
-        mass, below, entropy, plain_mass, plain_below = 0.0, 0.0, 0.0, 0.0, 0.0
-        for b in range(blocks):
-            own = sums[b, r, TOP]
-            apart = top - (own if own > -np.inf else 0.0)
-            exponentials = sums[b, r, REST] + sums[b, r, ONES]
-            factor = math.exp(min(0.0, -apart)) if exponentials != 0 else 0.0
-            if b != at:
-                rest += factor * exponentials
-            if everything:
-                entropy += factor * (sums[b, r, ENTROPY] + apart * exponentials) if factor > 0 else 0.0
-                mass += sums[b, r, MASS]
-                below += sums[b, r, BELOW] + sums[b, r, MASS] * apart
-                plain_mass += sums[b, r, PLAIN_MASS]
-                plain_below += sums[b, r, PLAIN_BELOW] + sums[b, r, PLAIN_MASS] * apart
-        log_total = math.log1p(rest)
+        weight = -1.0  # there is no class index
         if target.size:
-            of_target = (1 - smoothing) * (np.float64(class_weight[target[r]]) if class_weight.size else 1.0)
-            plain_mass, plain_below = 1.0, top - np.float64(logit[r])
-            mass += of_target
-            below += of_target * plain_below if of_target != 0 else 0.0
-        loss[r], lse[r] = below + mass * log_total, top + log_total
-        known[r, TOP], known[r, REST], known[r, SUM_MASS] = top, rest, mass
-        known[r, NLL], known[r, SPREAD] = plain_below + plain_mass * log_total, log_total + entropy / (1 + rest)
-        argmax[r] = np.int64(sums[at, r, ARGMAX]) if everything else -1
+            weight = np.float64(class_weight[target[r]]) if class_weight.size else 1.0
+        loss[r], lse[r], argmax[r] = _join_row(sums[:, r], smoothing, weight, np.float64(logit[r]), known[r])
 
 
 @kernel_part

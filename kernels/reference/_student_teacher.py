@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnlp.kernels.reference._blas import product
+from fastnlp._blas import matmul as product
 
 _SCRATCH = 4 << 20  # bytes at most for the product that is added to dW
 

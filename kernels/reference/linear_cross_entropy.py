@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastnlp._blas import matmul as product
 from fastnlp.kernels.reference import _criterion
-from fastnlp.kernels.reference._blas import product
 
 _SCRATCH = 4 << 20  # bytes at most for the product that is added to dW
 
