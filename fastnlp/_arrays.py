@@ -146,6 +146,9 @@ def result_dtype(x: Any) -> np.dtype[Any]:
     return np.dtype(np.float64) if dtype is None else dtype
 
 
+_FEW = 64  # elements that Python goes through faster than a call of NumPy starts
+
+
 def class_indices(
     name: str, x: Any, *, shape: tuple[int, ...], classes: int, ignore_index: int | None
 ) -> tuple[Array, int]:
@@ -165,6 +168,10 @@ def class_indices(
         raise ValueError(f"{name} must have shape {shape}, one class index a row, got {array.shape}")
     given = array if array.ndim == 1 else array.reshape(-1)
     flat = given if given.dtype == _INT64 else given.astype(np.int64)
+    if flat.size <= _FEW and (ignore_index is None or not 0 <= ignore_index < classes):
+        values = flat.tolist()
+        if not values or (min(values) >= 0 and max(values) < classes):
+            return flat, flat.size
     outside = flat.view(np.uint64) >= classes  # negative ones are huge here
     ignored = outside
     if np.count_nonzero(outside):
