@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import first_call, report
+from bench import first_call, memory, report
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     write.add_argument("results", type=Path)
     write.add_argument("-o", "--output", type=Path, default=Path("bench-results"), help="folder (default: %(default)s)")
     commands.add_parser("first-call", help="print what the first call of an operation costs, with and without a cache")
+    commands.add_parser("memory", help="print the peak memory of linear_cross_entropy and its peers")
     args, further = parser.parse_known_args(argv)
     if args.command == "run":
         results = args.output / "results.json"
@@ -31,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(further)}")
     elif args.command == "first-call":
         first_call.main()
+        return 0
+    elif args.command == "memory":
+        memory.main()
         return 0
     else:
         results = args.results

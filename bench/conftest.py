@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from bench import report
 from bench.figure import disturbed
 from bench.harness import Contest
 from bench.machine import Machine
@@ -22,13 +23,22 @@ def pytest_addoption(parser):
         "--threads", type=int, default=None, help="threads for every contestant (default: the CPUs available)"
     )
 
+    parser.addoption(
+        "--grid", action="store_true", help="run the cases marked grid, too: many shapes, hours rather than minutes"
+    )
+
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "grid: one of the many shapes that only --grid runs")
     config.stash[_LINES] = []
 
 
-def pytest_collection_modifyitems(items):
-    """Let peers warn: the project's rule that warnings are errors is for its own code."""
+def pytest_collection_modifyitems(config, items):
+    """Leave out the grid, unless asked; let peers warn: that warnings are errors is for the project's own code."""
+    if not config.getoption("--grid"):
+        grid = [item for item in items if item.get_closest_marker("grid")]
+        config.hook.pytest_deselected(items=grid)
+        items[:] = [item for item in items if item not in set(grid)]
     for item in items:
         if "contest" in item.fixturenames:
             item.add_marker(pytest.mark.filterwarnings("ignore"))
@@ -78,4 +88,5 @@ def _line(case):
     parts = [f"{p['name']} " + ("absent" if "absent" in p else f"{p['ratio']:.2f}") for p in peers]
     share = f"{ours['share']:.0%} of {ours['bound']}" if ours["share"] is not None else ""
     crowded = f"  DISTURBED: {case['crowding']:.1f} CPUs in use by others" if disturbed(case) else ""
-    return f"{case['operation']:<22} {case['case']:<36} {'  '.join(parts):<44} {share}{crowded}"
+    floors = "".join(f"\n    {line}" for line in report.over_floors(case))
+    return f"{case['operation']:<22} {case['case']:<36} {'  '.join(parts):<44} {share}{crowded}{floors}"

@@ -156,37 +156,6 @@ class Machine:
         return a, b, a @ b
 
 
-class Crowding:
-    """How many CPUs' worth of work of other processes the contestants had to share their CPUs with, since it was made.
-
-    Threads that wait for each other lose most by it: an OpenMP loop whose second thread is not running takes a whole
-    time slice. Figures from a crowded machine say nothing about either contestant.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._before = self._now()
-
-    def measure(self) -> float | None:
-        """Return the CPUs shared, 0 on a machine to ourselves; None where the system does not tell."""
-        if self._before is None:
-            return None
-        (busy, own, at), (busy_now, own_now, now) = self._before, self._now()
-        others = ((busy_now - busy) - (own_now - own)) / max(now - at, 1e-9)
-        return max(0.0, others + self._threads - (os.cpu_count() or 1)) if others > 0 else 0.0
-
-    @staticmethod
-    def _now() -> tuple[float, float, float] | None:
-        """Return seconds: CPUs busy with anything, CPUs busy with this process and its children, and the clock."""
-        try:
-            ticks = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-        except OSError:  # macOS, Windows
-            return None
-        user, nice, system, _idle, _waiting, *interrupts = map(int, ticks)
-        busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
-        return busy, sum(os.times()[:4]), time.perf_counter()
-
-
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

@@ -1,18 +1,17 @@
 """From the JSON of a run to ``report.md`` and ``report.html``: ratios of medians, shares of the limits, the machine.
 
-The two say the same; the HTML has the figures (`bench.figure`) and needs nothing but itself.
+The two say the same; the HTML (`bench.page`) has the figures and needs nothing but itself.
 """
 
 from __future__ import annotations
 
-import html
 import json
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.figure import bars, disturbed, palette
+from bench.figure import disturbed
 
 Case = Mapping[str, Any]
 Row = Sequence[str]
@@ -40,6 +39,8 @@ def write(results: Path, folder: Path) -> list[Path]:
     ValueError
         `results` holds no case that this harness has run.
     """
+    from bench.page import page  # which is made of this module's tables
+
     run = json.loads(results.read_text())
     cases = [bench["extra_info"] for bench in run["benchmarks"] if "contestants" in bench["extra_info"]]
     if not cases:
@@ -54,26 +55,12 @@ def write(results: Path, folder: Path) -> list[Path]:
 
 def markdown(run: Mapping[str, Any], cases: Sequence[Case]) -> str:
     """Return the report as Markdown."""
-    parts = ["# fastnlp benchmarks", _dateline(run), HOW_TO_READ, "## At a glance", _md_table(*glance(cases))]
+    parts = ["# fastnlp benchmarks", dateline(run), HOW_TO_READ, "## At a glance", _md_table(*glance(cases))]
     for operation, group in by_operation(cases):
         parts += [f"## {operation}", _md_table(*ratios(group)), *notes(group)]
     parts += ["## The machine", _md_table(("", ""), machine_rows(run))]
     parts += ["## Details", ABSOLUTE, _md_table(DETAILS, details(cases))]
     return "\n\n".join(parts) + "\n"
-
-
-def page(run: Mapping[str, Any], cases: Sequence[Case]) -> str:
-    """Return the report as one HTML page with inline figures."""
-    colours = palette(cases)
-    parts = [f"<p class=quiet>{html.escape(_dateline(run))}</p>", f"<p>{html.escape(HOW_TO_READ)}</p>"]
-    parts += ["<h2>At a glance</h2>", _html_table(*glance(cases))]
-    for operation, group in by_operation(cases):
-        parts += [f"<h2>{html.escape(operation)}</h2>", f"<figure>{bars(operation, group, colours)}</figure>"]
-        parts += [_html_table(*ratios(group)), *(f"<p class=quiet>{html.escape(line)}</p>" for line in notes(group))]
-    parts += ["<h2>The machine</h2>", _html_table(("", ""), machine_rows(run), "machine")]
-    parts += ["<h2>Details</h2>", f"<p class=quiet>{ABSOLUTE}</p>"]
-    parts += [f"<details><summary>All figures</summary>{_html_table(DETAILS, details(cases))}</details>"]
-    return PAGE.replace("{{style}}", STYLE + colours.css()).replace("{{body}}", "\n".join(parts))
 
 
 def by_operation(cases: Sequence[Case]) -> Iterator[tuple[str, list[Case]]]:
@@ -115,11 +102,21 @@ def ratios(group: Sequence[Case]) -> tuple[Row, list[Row]]:
     return ("peer / fastnlp", *peers, "fastnlp's share of the limit"), rows
 
 
+def over_floors(case: Case) -> list[str]:
+    """Return for each floor of a case how many times its time the contestants take that stand on it."""
+    lines: dict[str, list[str]] = {}
+    for one in case["contestants"]:
+        if one.get("over_floor"):
+            lines.setdefault(one["floor"], []).append(f"{one['name']} {one['over_floor']:.2f}")
+    return [f"time over that of {floor}: {', '.join(found)}" for floor, found in lines.items()]
+
+
 def notes(group: Sequence[Case]) -> list[str]:
-    """Return the cases' notes and the reasons of the absent, each once."""
+    """Return the cases' notes, what stands on a floor, and the reasons of the absent, each once."""
     absent = {one["name"]: one["absent"] for case in group for one in case["contestants"] if "absent" in one}
     lines = [DISTURBED] if any(map(disturbed, group)) else []
     lines += [case["note"] for case in group if case.get("note")]
+    lines += [f"{case['case']}: {line}." for case in group for line in over_floors(case)]
     lines += [f"Absent: {name} ({reason})." for name, reason in absent.items()]
     return list(dict.fromkeys(lines))
 
@@ -189,7 +186,8 @@ def _share(one: Mapping[str, Any]) -> str:
     return f"{percent:.0f} % of {one['bound']}" if percent >= 1 else f"below 1 % of {one['bound']}"
 
 
-def _dateline(run: Mapping[str, Any]) -> str:
+def dateline(run: Mapping[str, Any]) -> str:
+    """Return when and of which commit the run was."""
     commit = run.get("commit_info") or {}
     changed = ", with local changes" if commit.get("dirty") else ""
     return (
@@ -202,42 +200,3 @@ def _md_table(header: Row, rows: Sequence[Row]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     return "\n".join([line(header), line(["---"] * len(header)), *map(line, rows)])
-
-
-def _html_table(header: Row, rows: Sequence[Row], kind: str = "") -> str:
-    def line(cells: Row, tag: Callable[[int], str]) -> str:
-        return "<tr>" + "".join(f"<{tag(i)}>{html.escape(cell)}</{tag(i)}>" for i, cell in enumerate(cells)) + "</tr>"
-
-    head = f"<thead>{line(header, lambda _: 'th')}</thead>" if any(header) else ""
-    body = "\n".join(line(row, lambda i: "td" if i else "th") for row in rows)
-    return f'<div class="table {kind}"><table>{head}<tbody>{body}</tbody></table></div>'
-
-
-STYLE = """
-:root { color-scheme: light dark; --paper: #fcfcfa; --ink: #1d2125; --quiet: #5d666f; --line: #d9dde1; }
-@media (prefers-color-scheme: dark) { :root { --paper: #15181b; --ink: #e4e7ea; --quiet: #9aa4ae; --line: #353b41; } }
-body { max-width: 60rem; margin: 2.5rem auto; padding: 0 1.25rem; background: var(--paper); color: var(--ink);
-       font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; }
-.quiet { color: var(--quiet); font-size: .9rem; }
-.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-thead th { color: var(--quiet); font-weight: 500; } tbody th { font-weight: 500; white-space: nowrap; }
-figure { margin: 0 0 .8rem; overflow-x: auto; } figure svg { max-width: 100%; height: auto; display: block; }
-summary { cursor: pointer; }
-"""
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>fastnlp benchmarks</title>
-<style>{{style}}</style>
-</head>
-<body>
-<h1>fastnlp benchmarks</h1>
-{{body}}
-</body>
-</html>
-"""

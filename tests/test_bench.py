@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +21,12 @@ import fastnlp
 from bench import __main__ as command
 from bench import report
 from bench.check import assert_matches
-from bench.harness import Absent, Contest, Contestant, Lane, WrongResultError, figures, prepared, rotation
-from bench.machine import Crowding, Machine
+from bench.harness import Absent, Contest, Contestant, WrongResultError, prepared
+from bench.lane import Lane, figures, rotation
+from bench.load import LIMIT, Crowding, settle
+from bench.machine import Machine
 
+BLOCK = bytes(1 << 20)
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -58,6 +64,10 @@ class Clock:
         return call
 
 
+def no_pause():
+    """Stand in for `settle` under a clock that stands still."""
+
+
 @pytest.fixture(scope="module")
 def still():
     """A machine whose limits are known: copies at 1 GB/s, products at 1 TFLOP/s."""
@@ -71,7 +81,7 @@ def still():
 def contest(still):
     """A contest on that machine under a fake clock, without pauses."""
     clock = Clock()
-    found = Contest(Benchmark(), still, seconds=0.1, settle=0.0, clock=clock)
+    found = Contest(Benchmark(), still, seconds=0.1, settle=no_pause, clock=clock)
     found.clock, found.benchmark = clock, found._benchmark
     return found
 
@@ -91,13 +101,49 @@ def test_rotation_gives_everybody_every_position():
 def test_samples_are_taken_in_the_rotation(contest):
     log = []
     names = ("ours", "a", "b")
-    ours, *peers = (Contestant(name, contest.clock.spend(name, 0.05, log)) for name in names)
+    ours, *peers = (Contestant(name, contest.clock.spend(name, 0.031, log)) for name in names)
     contest("op", "case", ours=ours, peers=peers, expect=1.0)
     rounds = contest.benchmark.rounds
-    assert rounds % 3 == 0
-    assert rounds >= 5
+    assert rounds == 6, "at least five, and a multiple of three"
     timed = log[2 * 3 : -3]  # before it the check and the calibration, after it the check
     assert timed == [names[i] for i in rotation(3, rounds)]
+
+
+def test_rounds_longer_than_the_time_of_a_case_are_as_few_as_asked(contest):
+    ours, *peers = (Contestant(name, contest.clock.spend(name, 0.05, [])) for name in ("ours", "a", "b"))
+    contest("op", "case", ours=ours, peers=peers, expect=1.0)
+    assert contest.benchmark.rounds == 5
+
+
+def test_settle_outlasts_threads_that_spin():
+    def spin(until):
+        while time.perf_counter() < until:
+            hashlib.sha256(BLOCK).digest()  # without the GIL, as the threads of a BLAS
+
+    begin = time.perf_counter()
+    worker = threading.Thread(target=spin, args=(begin + 0.1,))
+    worker.start()
+    settle()
+    assert not worker.is_alive()
+    for lasts in (0.0, 2 * LIMIT):
+        begin = time.perf_counter()
+        worker = threading.Thread(target=spin, args=(begin + lasts,))
+        worker.start()
+        settle()
+        took = time.perf_counter() - begin
+        worker.join()
+        assert took < LIMIT + 0.1
+        assert lasts == 0 or took >= LIMIT
+
+
+def test_time_over_the_floor(contest):
+    spend = contest.clock.spend
+    ours = Contestant("ours", spend("ours", 0.012, []), floor="bare")
+    peers = [Contestant("bare", spend("bare", 0.01, [])), Contestant("other", spend("other", 0.02, []), floor="gone")]
+    contest("op", "case", ours=ours, peers=peers, expect=1.0)
+    info = contest.benchmark.extra_info
+    assert report.over_floors(info) == ["time over that of bare: ours 1.20"]
+    assert "case: time over that of bare: ours 1.20." in report.notes([info])
 
 
 def test_ratios_are_of_medians(contest):
@@ -139,7 +185,7 @@ def test_wrong_contestant_fails_the_case(still, wrong, disabled):
         Contestant(name, clock.spend(name, 0.01, log, value=np.array([1.0, 2.0 + (name == wrong)])))
         for name in ("ours", "peer")
     )
-    run = Contest(benchmark, still, settle=0.0, clock=clock)
+    run = Contest(benchmark, still, settle=no_pause, clock=clock)
     with pytest.raises(WrongResultError, match=f"op, case: {wrong} computes a wrong result"):
         run("op", "case", ours=one, peers=[other], expect=np.array([1.0, 2.0]))
     assert benchmark.rounds == 0
