@@ -1,4 +1,4 @@
-"""What the kernels of divergences share: sums and gradients over a row of two arrays of logits, or a part of one.
+"""What the kernels of divergences share: the formulas of one element (of rows: ``_divergence_rows.py``).
 
 The terms are those of ``reference/_divergence.py``, not negative, so that float32 keeps the digits of a small
 divergence. With u = e**-w, w = abs(log p / q), a the weight in m of the larger of p and q, and c = 1 - a:
@@ -19,13 +19,11 @@ from numba import njit, types
 from numba.extending import overload
 
 from fastnlp.kernels.cpu._jit import kernel_part
-from fastnlp.kernels.cpu._rows import BLOCK
 from fastnlp.kernels.scalar import exp, log
 
 # In the order written, by flags of their own (Numba's own inlining would take the caller's): the leave to reorder would
 # undo pivots and corrections. And within the loop, whatever LLVM finds them to cost, or it would not vectorise.
-_in_order = njit(fastmath={"contract", "nsz"}, error_model="numpy", forceinline=True)
-_in_place = njit(fastmath={"contract", "nsz"}, error_model="numpy", forceinline=True)
+in_order = njit(fastmath={"contract", "nsz"}, error_model="numpy", forceinline=True)
 
 
 class Pair(NamedTuple):
@@ -56,7 +54,7 @@ def pair(scale, top_p, total_p, top_q, total_q):
     return Pair(scale, top_p, kind(1.0 / total_p), top_q, kind(1.0 / total_q), pivot_p, pivot_q, kind(offset))
 
 
-@_in_order
+@in_order
 def log_ratio(y, x, two):
     """Return log(p / q) of one element."""
     return two.scale * ((y - two.pivot_p) - (x - two.pivot_q)) - two.offset
@@ -109,7 +107,7 @@ def _near_overload(r):
     return lambda r: abs(r) < limit
 
 
-@_in_order
+@in_order
 def kl_term(p, q, r):
     """Return p h(r), from r = log(p / q); q where p is 0."""
     zero = type(p)(0)
@@ -117,7 +115,13 @@ def kl_term(p, q, r):
     return q if p == zero else term
 
 
-@_in_order
+@in_order
+def kl_slope(p, q, mass, factor):
+    """Return the gradient of KL(p || q) in the logit of q, p of sum `mass`."""
+    return factor * (mass * q - p)
+
+
+@in_order
 def mixture(y, x, two, beta, gamma):  # gamma = 1 - beta
     """Return p h(log p/m), q h(log q/m), q and log q/m of one element."""
     kind = type(y)
@@ -157,61 +161,3 @@ def mixture(y, x, two, beta, gamma):  # gamma = 1 - beta
 def swapped(two):
     """Return the `Pair` of q and p."""
     return Pair(two.scale, two.top_q, two.inverse_q, two.top_p, two.inverse_p, two.pivot_q, two.pivot_p, -two.offset)
-
-
-@kernel_part
-def kl_sum(y, x, two):  # (V,), (V,)
-    """Return the sum of p h(log p/q) as float64."""
-    total = 0.0
-    for begin in range(0, y.size, BLOCK):
-        one, other = y[begin : begin + BLOCK], x[begin : begin + BLOCK]
-        partial = y.dtype.type(0)
-        for v in range(one.size):
-            p = exp(two.scale * (one[v] - two.top_p)) * two.inverse_p
-            q = exp(two.scale * (other[v] - two.top_q)) * two.inverse_q
-            partial += kl_term(p, q, log_ratio(one[v], other[v], two))
-        total += np.float64(partial)
-    return total
-
-
-@kernel_part
-def js_sums(y, x, two, beta):  # (V,), (V,)
-    """Return the sums of p h(log p/m) and q h(log q/m) as float64."""
-    total_p, total_q = 0.0, 0.0
-    gamma = y.dtype.type(1 - beta)
-    for begin in range(0, y.size, BLOCK):
-        one, other = y[begin : begin + BLOCK], x[begin : begin + BLOCK]
-        partial_p, partial_q = y.dtype.type(0), y.dtype.type(0)
-        for v in range(one.size):
-            of_p, of_q, _, _ = mixture(one[v], other[v], two, y.dtype.type(beta), gamma)
-            partial_p += of_p
-            partial_q += of_q
-        total_p += np.float64(partial_p)
-        total_q += np.float64(partial_q)
-    return total_p, total_q
-
-
-@_in_place
-def kl_slope_of_q(y, x, two, mass, factor, out):  # (V,) each
-    """out = factor (mass q - p), the gradient of KL(p || q) in the logits of q; `out` may be x."""
-    for v in range(y.size):
-        p = exp(two.scale * (y[v] - two.top_p)) * two.inverse_p
-        q = exp(two.scale * (x[v] - two.top_q)) * two.inverse_q
-        out[v] = factor * (mass * q - p)
-
-
-@_in_place
-def kl_slope_of_p(y, x, two, mean, factor, out):  # (V,) each
-    """out = factor p (log p/q - mean), the gradient of KL(p || q) in the logits of p; `out` may be y."""
-    for v in range(y.size):
-        p = exp(two.scale * (y[v] - two.top_p)) * two.inverse_p
-        slope = p * (log_ratio(y[v], x[v], two) - mean)
-        out[v] = factor * (p if p == type(p)(0) else slope)
-
-
-@_in_place
-def js_slope_of_q(y, x, two, beta, gamma, mean, factor, out):  # (V,) each
-    """out = factor q (log q/m - mean), the gradient in the logits of q (gamma is not in it); `out` may be x."""
-    for v in range(y.size):
-        _, _, q, r = mixture(y[v], x[v], two, beta, gamma)
-        out[v] = factor * (q * (r - mean))

@@ -24,11 +24,11 @@ def _width(classes):
     return min(_WIDEST, max(256, -(-classes // 16 // 64) * 64), max(1, classes))
 
 
-def _row_bytes(features, classes, width, segments, item, gradients, sums):
+def _row_bytes(features, classes, width, segments, item, gradients, sums, beside):
     """Bytes of a row of a chunk: gathered, its sums, and its logits and parts of dx, or its share of the tiles."""
     blocks = -(-classes // width)
     held = classes + (segments + 1) * features if gradients else segments * width
-    return (features + held) * item + blocks * sums * 8 + 128
+    return (features + held + beside) * item + blocks * sums * 8 + 128
 
 
 def _fixed_bytes(classes, width, segments, item, gradients):
@@ -36,15 +36,18 @@ def _fixed_bytes(classes, width, segments, item, gradients):
     return (8 * classes if gradients else 0) + segments * (3 * width * item + 8 * width)
 
 
-def least_bytes(features, classes, item, gradients, sums):
+def least_bytes(features, classes, item, gradients, sums, beside=0):
     """Return the least workspace that a batch can be cut for."""
     width = _width(classes)
     fixed = _fixed_bytes(classes, width, 1, item, gradients)
-    return fixed + _row_bytes(features, classes, width, 1, item, gradients, sums)
+    return fixed + _row_bytes(features, classes, width, 1, item, gradients, sums, beside)
 
 
-def schedule(n, features, classes, item, workspace, gradients, sums):
-    """Cut a batch of `n` rows that keep `sums` numbers a block so that it takes `workspace` bytes at most."""
+def schedule(n, features, classes, item, workspace, gradients, sums, beside=0):
+    """Cut a batch so that it takes `workspace` bytes at most.
+
+    Its `n` rows keep `sums` numbers a block, and `beside` elements more than logits and features.
+    """
     width = _width(classes)
     blocks = -(-classes // width)
     segments = max(1, min(blocks, _MOST_SEGMENTS if gradients else 16))
@@ -52,12 +55,12 @@ def schedule(n, features, classes, item, workspace, gradients, sums):
         segments = min(segments, max(8, classes // (6 * max(1, features))))
     while True:
         spare = workspace - _fixed_bytes(classes, width, segments, item, gradients)
-        rows = spare // _row_bytes(features, classes, width, segments, item, gradients, sums)
+        rows = spare // _row_bytes(features, classes, width, segments, item, gradients, sums, beside)
         if rows >= min(n, 64) or segments == 1:
             break
         segments = (segments + 1) // 2
     if rows < 1:
-        least = least_bytes(features, classes, item, gradients, sums)
+        least = least_bytes(features, classes, item, gradients, sums, beside)
         raise ValueError(f"workspace: {workspace} bytes are fewer than the least, {least}")
     if not gradients:
         rows = min(rows, max(1, _TILE // max(1, width * item)))

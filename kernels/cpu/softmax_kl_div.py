@@ -10,15 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from fastnlp._threads import run
-from fastnlp.kernels.cpu._divergence import (
-    js_slope_of_q,
-    js_sums,
-    kl_slope_of_p,
-    kl_slope_of_q,
-    kl_sum,
-    pair,
-    swapped,
-)
+from fastnlp.kernels.cpu._divergence import pair, swapped
+from fastnlp.kernels.cpu._divergence_rows import js_slope_of_q, js_sums, kl_slope_of_p, kl_slope_of_q, kl_sum
 from fastnlp.kernels.cpu._jit import jit, kernel_part
 from fastnlp.kernels.cpu._rows import row_max_and_exp_sum, rows_a_task
 
