@@ -14,11 +14,12 @@ from fastnlp.kernels.cpu._jit import kernel_part
 LINE = 64  # bytes of a cache line
 _STREAM = 32  # bytes that are streamed at once
 _STREAMED = 1 << 25  # bytes: an output so large has left the caches before anybody reads it
+_LONG = 1024  # elements of a row: shorter ones would end within too many lines
 
 
-def streamed(out):
+def streamed(out):  # (N, V)
     """Tell whether an output is so large that it is better written past the caches."""
-    return out.nbytes >= _STREAMED
+    return out.nbytes >= _STREAMED and out.shape[1] >= _LONG
 
 
 @intrinsic

@@ -25,7 +25,7 @@ from fastnlp.kernels.cpu._criterion import (
     row_top,
     slope,
 )
-from fastnlp.kernels.cpu._jit import jit, kernel_part
+from fastnlp.kernels.cpu._jit import jit
 from fastnlp.kernels.cpu._memory import row_stream, stream_fence, streamed
 from fastnlp.kernels.cpu._nll import nll_and_lse, row_rest, row_rest_and_exp
 from fastnlp.kernels.cpu._rows import BLOCK, rows_a_task
@@ -46,7 +46,7 @@ def gradient(x, criterion, scale, lse_scale, loss, lse, stats, dx):
     """As forward, and dx = the gradient of sum_n scale_n loss_n + lse_scale_n lse_n^2, in one pass."""
     n, classes = x.shape
     if stats is None and lse_scale is None and _plain(criterion):
-        past_caches = classes >= BLOCK and streamed(dx)
+        past_caches = streamed(dx)
         run(_gradient, n, x, criterion.target, scale, loss, lse, dx, past_caches, grain=rows_a_task(classes))
         return
     _with_options(x, criterion, scale, np.zeros_like(scale) if lse_scale is None else lse_scale, loss, lse, stats, dx)
@@ -67,13 +67,6 @@ def _with_options(x, criterion, scale, lse_scale, loss, lse, stats, dx):
     settings = np.array([smoothing, smoothing * mean_weight, temperature, softcap or 0.0])
     args = (x, target, probabilities, weight, settings, scale, lse_scale, loss, lse, *told, dx)
     run(_any, x.shape[0], *args, grain=rows_a_task(classes))
-
-
-@kernel_part
-def row_loss(row, target):  # (V,)
-    """Return -log softmax(row)[target]."""
-    top, rest = row_rest(row, target)
-    return nll_and_lse(top, row[target], rest)[0]
 
 
 @jit("(int64, int64, {f}[:, ::1], int64[::1], {f}[::1], {f}[::1])")

@@ -7,8 +7,6 @@ they are the same bits for any number of threads.
 
 from __future__ import annotations
 
-import math
-
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit
 from fastnlp.kernels.cpu._rows import rows_a_task
@@ -17,6 +15,7 @@ from fastnlp.kernels.scalar import (
     relu_gradient,
     sigmoid,
     sigmoid_gradient,
+    tanh,
     tanh_gradient,
 )
 
@@ -95,7 +94,7 @@ def _tanh(begin, end, y):
     for n in range(begin, end):
         row = y[n]
         for v in range(row.size):
-            row[v] = math.tanh(row[v])
+            row[v] = tanh(row[v])
 
 
 @jit("(int64, int64, {f}[:, ::1], {f}[:, ::1], {f}[:, ::1])")
