@@ -26,8 +26,8 @@ def kl_sum(y, x, two):  # (V,), (V,)
 
 
 @kernel_part
-def kl_sum_and_slope_of_q(y, x, two, mass, factor):  # (V,), (V,)
-    """As `kl_sum`; y turns into the gradient that `kl_slope_of_q` gives."""
+def kl_sum_and_slope_of_q(y, x, two, mass, factor, out):  # (V,) each
+    """Do what `kl_sum` and `kl_slope_of_q` do, at once."""
     total = 0.0
     for begin in range(0, y.size, BLOCK):
         one, other = y[begin : begin + BLOCK], x[begin : begin + BLOCK]
@@ -36,7 +36,7 @@ def kl_sum_and_slope_of_q(y, x, two, mass, factor):  # (V,), (V,)
             p = exp(two.scale * (one[v] - two.top_p)) * two.inverse_p
             q = exp(two.scale * (other[v] - two.top_q)) * two.inverse_q
             partial += kl_term(p, q, log_ratio(one[v], other[v], two))
-            one[v] = kl_slope(p, q, mass, factor)
+            out[begin + v] = kl_slope(p, q, mass, factor)
         total += np.float64(partial)
     return total
 

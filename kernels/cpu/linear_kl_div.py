@@ -1,4 +1,4 @@
-"""Divergence of a linear classifier from a teacher, a chunk of rows at a time (equations: ``reference/linear_kl_div.py``).
+"""Divergence of a linear classifier from a teacher, chunk by chunk (the equations: ``reference/linear_kl_div.py``).
 
 Schedule, as in ``linear_cross_entropy.py``: a chunk's logits of student and teacher stand in two reused buffers, in
 which each block of classes is contiguous.
@@ -33,9 +33,10 @@ from fastnlp.kernels.cpu._divergence_rows import (
 )
 from fastnlp.kernels.cpu._gemm import limit_threads, matrix, multiply, transposed
 from fastnlp.kernels.cpu._jit import jit, kernel_part
+from fastnlp.kernels.cpu._rows import row_max_and_exp_sum
 from fastnlp.kernels.cpu._schedule import Weights, chunks, least_bytes, schedule
 
-_SUMS = parts.SUMS + 4  # and temporaries of joining them
+_SUMS = 10  # numbers that a row keeps of a block, and temporaries of joining them
 
 
 def least_workspace(features, teacher_features, classes, itemsize, gradients):
@@ -79,8 +80,8 @@ def _chunks(x, weight, bias, teacher, objective, kept, workspace, blas, gradient
     """Yield the chunks, their logits and normalisers computed; the memory of one is that of the next."""
     n = len(x) if kept is None else len(kept)
     student, linear = _Linear(x, weight, bias), teacher.linear
-    tutor = _Linear(*(linear[:3] if linear else (x[:, :0], np.empty((0, 0), x.dtype), None)))
-    row = _row(x.shape[1], tutor.x.shape[1], len(weight), x.itemsize, gradients)
+    tutor = None if linear is None else _Linear(*linear[:3])
+    row = _row(x.shape[1], 0 if tutor is None else tutor.x.shape[1], len(weight), x.itemsize, gradients)
     cut = schedule(n, *row[:3], workspace, *row[3:])
     buffers = np.empty((2, min(cut.rows, n) * len(weight)), x.dtype)
     with single_threaded_gemm(blas, x.itemsize) as gemm:
@@ -101,26 +102,46 @@ class _Chunk:
     """Some rows against all classes."""
 
     def __init__(self, student, tutor, teacher, objective, where, cut, buffers, gemm):
-        self.x, self.weight, self.where = student.x[where], student.weight, where
+        self.student, self.x, self.where = student, student.x[where], where
         self.objective, self.cut, self.gemm = objective, cut, gemm
-        kind, rows, classes = self.x.dtype.type, len(self.x), self.weight.classes
+        kind, rows, blocks, classes = self.x.dtype.type, len(self.x), cut.segments[-1], student.weight.classes
         self.scale, self.beta = kind(objective.scale), objective.beta if 0 < objective.beta < 1 else None
-        self.labels = np.empty(0, np.int64) if objective.labels is None else objective.labels[where]
         self.z, self.y = buffers[:, : rows * classes]
+        self.sums = np.zeros((blocks, rows, 2))
+        of_student, of_teacher = np.empty((2, blocks, rows, 2))
+        self._products(student, self.z, of_student)
         probabilities = teacher.probabilities is not None
-        given = teacher.probabilities if probabilities else teacher.logits
-        given = np.empty((0, 0), self.x.dtype) if given is None else given
-        index = np.arange(where.start, where.stop) if isinstance(where, slice) else where
-        self.sums, logit = np.zeros((cut.segments[-1], rows, parts.SUMS)), np.full(rows, np.nan, self.x.dtype)
-        linear = (self.x, *self.weight, student.bias, tutor.x[where], *tutor.weight, tutor.bias)
-        compared = (given, index, probabilities, kind(1 / objective.scale), self.labels, self.scale)
-        run(_logits, len(self.sums), *gemm, cut.width, *linear, *compared, self.z, self.y, self.sums, logit, grain=1)
-        self.known = parts.join(self.sums, float(self.scale), probabilities)
-        self.hard, self.total = parts.hard_loss(self.known, logit) if self.labels.size else (0.0, np.ones(rows))
+        if tutor is not None:
+            self._products(tutor, self.y, of_teacher)
+        else:
+            given = teacher.probabilities if probabilities else teacher.logits
+            inputs = (given, self._index(), probabilities, kind(1 / objective.scale), self.scale)
+            run(_given, blocks, cut.width, *inputs, self.y, of_teacher, grain=1)
+        self.known = parts.join(of_student, of_teacher, float(self.scale), probabilities)
+        self.labels, self.others, self.total = np.empty(0, np.int64), np.empty(rows), np.ones(rows)
+        self.hard = 0.0
+        if objective.labels is not None:
+            self._compare_with(objective.labels[where], of_student[:, :, parts.TOP])
+
+    def _products(self, linear, logits, sums):
+        inputs = (linear.x[self.where], *linear.weight, linear.bias, self.scale)
+        run(_products, len(sums), *self.gemm, self.cut.width, *inputs, logits, sums, grain=1)
+
+    def _index(self):
+        where = self.where
+        return np.arange(where.start, where.stop) if isinstance(where, slice) else where
+
+    def _compare_with(self, labels, top):
+        """Compute the cross-entropy."""
+        self.labels, others, logit = labels, np.empty(top.shape), np.empty_like(self.x, shape=len(labels))
+        how = (self.cut.width, self.student.weight.classes, labels, np.ascontiguousarray(top))
+        run(_others, len(others), *how, self.z, others, logit, grain=1)
+        self.others = parts.join_sums(top, others, 1.0)[1]
+        self.hard, self.total = parts.hard_loss(self.others, logit - self.known[:, parts.TOP_Q])
 
     def divergences(self):
         """Fill each block's part of the divergence."""
-        how = (self.cut.width, self.weight.classes, self.beta, self.objective.beta == 1, self.scale)
+        how = (self.cut.width, self.student.weight.classes, self.beta, self.objective.beta == 1, self.scale)
         run(_divergences, len(self.sums), *how, self.known, self.z, self.y, self.sums, grain=1)
 
     def loss(self):
@@ -135,11 +156,9 @@ class _Chunk:
         soft, hard = upstream * kind(soft), upstream.astype(np.float64) * objective.hard
         dxs = np.empty((0 if dx is None else len(cuts) - 1, *self.x.shape), self.x.dtype)
         dweight = np.empty((0, self.x.shape[1]), self.x.dtype) if dweight is None else dweight
-        how = (self.x, *self.weight, self.labels, self.beta, objective.beta == 1, self.scale)
-        known = (self.known, self.total, soft, hard, self.z, self.y, self.sums)
-        run(
-            _gradients, len(cuts) - 1, *self.gemm, cuts, self.cut.width, *how, *known, dxs, dweight, dbias, add, grain=1
-        )
+        how = (cuts, self.cut.width, self.x, *self.student.weight, self.beta, objective.beta == 1, self.scale)
+        known = (self.known, soft, self.labels, self.others, self.total, hard, self.z, self.y, self.sums)
+        run(_gradients, len(cuts) - 1, *self.gemm, *how, *known, dxs, dweight, dbias, add, grain=1)
         if dx is not None:
             dx[self.where] = dxs.sum(axis=0)
 
@@ -151,62 +170,49 @@ def _of_block(weight, step, columns, first, itemsize):
 
 
 @jit(
-    "(int64, int64, int64, int64, int64, {f}[:, ::1], int64, int64, boolean, int64, {f}[::1], {f}[:, ::1], int64, int64,"
-    " boolean, int64, {f}[::1], {f}[:, ::1], int64[::1], boolean, {f}, int64[::1], {f}, {f}[::1], {f}[::1],"
-    " float64[:, :, ::1], {f}[::1])"
+    "(int64, int64, int64, int64, int64, {f}[:, ::1], int64, int64, boolean, int64, {f}[::1], {f}, {f}[::1],"
+    " float64[:, :, ::1])"
 )
-def _logits(
-    begin,
-    end,
-    gemm,
-    limit,
-    width,
-    x,
-    weight,
-    step,
-    columns,
-    classes,
-    bias,
-    teacher_x,
-    teacher_weight,
-    teacher_step,
-    teacher_columns,
-    teacher_classes,
-    teacher_bias,
-    given,
-    index,
-    probabilities,
-    temperature,
-    labels,
-    scale,
-    logits,
-    teacher_logits,
-    sums,
-    logit,
-):
+def _products(begin, end, gemm, limit, width, x, weight, step, columns, classes, bias, scale, logits, sums):
     before = limit_threads(limit, 1)
-    rows, item = x.shape[0], x.itemsize
+    rows = x.shape[0]
     for b in range(begin, end):
         first, last = b * width, min((b + 1) * width, classes)
         z = logits[rows * first : rows * last].reshape(rows, last - first)
-        y = teacher_logits[rows * first : rows * last].reshape(rows, last - first)
-        of_block = transposed(_of_block(weight, step, columns, first, item))
+        of_block = transposed(_of_block(weight, step, columns, first, x.itemsize))
         multiply(gemm, matrix(x), of_block, x.shape[1], z, False)
-        if teacher_classes:
-            of_block = transposed(_of_block(teacher_weight, teacher_step, teacher_columns, first, item))
-            multiply(gemm, matrix(teacher_x), of_block, teacher_x.shape[1], y, False)
         for r in range(rows):
-            if teacher_classes:
-                row_add(y[r], teacher_bias[first:last])
-            else:
-                parts.row_given(given[index[r], first:last], probabilities, temperature, y[r], sums[b, r])
             row_add(z[r], bias[first:last])
-            parts.row_sums(z[r], y[r], probabilities, scale, sums[b, r])
-            if labels.size:
-                of_label = parts.row_others(z[r], labels[r] - first, sums[b, r])
-                if first <= labels[r] < last:
-                    logit[r] = of_label
+            sums[b, r, parts.TOP], sums[b, r, parts.TOTAL] = row_max_and_exp_sum(z[r], scale)
     limit_threads(limit, before)
+
+
+@jit("(int64, int64, int64, {f}[:, ::1], int64[::1], boolean, {f}, {f}, {f}[::1], float64[:, :, ::1])")
+def _given(begin, end, width, given, index, probabilities, temperature, scale, logits, sums):
+    rows, classes = index.size, given.shape[1]
+    for b in range(begin, end):
+        first, last = b * width, min((b + 1) * width, classes)
+        y = logits[rows * first : rows * last].reshape(rows, last - first)
+        for r in range(rows):
+            row, given_row = y[r], given[index[r], first:last]
+            for v in range(row.size):
+                row[v] = given_row[v]
+            if probabilities:
+                sums[b, r, parts.TOP], sums[b, r, parts.TOTAL] = 0, parts.row_log(row, temperature)
+            else:
+                sums[b, r, parts.TOP], sums[b, r, parts.TOTAL] = row_max_and_exp_sum(row, scale)
+
+
+@jit("(int64, int64, int64, int64, int64[::1], float64[:, ::1], {f}[::1], float64[:, ::1], {f}[::1])")
+def _others(begin, end, width, classes, labels, top, logits, others, logit):
+    rows = labels.size
+    for b in range(begin, end):
+        first, last = b * width, min((b + 1) * width, classes)
+        z = logits[rows * first : rows * last].reshape(rows, last - first)
+        for r in range(rows):
+            if first <= labels[r] < last:
+                logit[r] = z[r, labels[r] - first]
+            others[b, r] = parts.row_others(z[r], labels[r] - first, z.dtype.type(top[b, r]))
 
 
 # Of divergences that are not mixed (beta 0 or 1), the kernels are compiled to less.
@@ -237,8 +243,8 @@ def _divergences(begin, end, width, classes, beta, reverse, scale, known, logits
 
 @jit(
     *(
-        "(int64, int64, int64, int64, int64[::1], int64, {f}[:, ::1], int64, int64, boolean, int64, int64[::1],"
-        f" {beta}, boolean, {{f}}, float64[:, ::1], float64[::1], {{f}}[::1], float64[::1], {{f}}[::1], {{f}}[::1],"
+        f"(int64, int64, int64, int64, int64[::1], int64, {{f}}[:, ::1], int64, int64, boolean, int64, {beta}, boolean,"
+        " {f}, float64[:, ::1], {f}[::1], int64[::1], float64[::1], float64[::1], float64[::1], {f}[::1], {f}[::1],"
         " float64[:, :, ::1], {f}[:, :, ::1], {f}[:, ::1], float64[::1], boolean)"
         for beta in _BETA
     )
@@ -255,13 +261,14 @@ def _gradients(
     step,
     columns,
     classes,
-    labels,
     beta,
     reverse,
     scale,
     known,
-    total,
     soft,
+    labels,
+    others,
+    total,
     hard,
     logits,
     teacher_logits,
@@ -273,6 +280,7 @@ def _gradients(
 ):
     before = limit_threads(limit, 1)
     rows, kind = x.shape[0], type(scale)
+    out = np.empty(width, x.dtype)  # where the output may be an input, LLVM does not vectorise
     for segment in range(begin, end):
         for b in range(cuts[segment], cuts[segment + 1]):
             first, last = b * width, min((b + 1) * width, classes)
@@ -280,17 +288,21 @@ def _gradients(
             dz = teacher_logits[rows * first : rows * last].reshape(rows, last - first)
             for r in range(rows):
                 two, mean = parts.pair_of(known[r], scale), kind(known[r, parts.MEAN])
+                row = out[: last - first]
                 if beta is not None:
-                    js_slope_of_q(dz[r], z[r], two, kind(beta), kind(1 - beta), mean, soft[r], dz[r])
+                    js_slope_of_q(dz[r], z[r], two, kind(beta), kind(1 - beta), mean, soft[r], row)
                 elif reverse:
-                    kl_slope_of_p(z[r], dz[r], swapped(two), mean, soft[r], dz[r])
+                    kl_slope_of_p(z[r], dz[r], swapped(two), mean, soft[r], row)
                 else:
                     mass = kind(known[r, parts.MASS])
-                    sums[b, r, parts.OF_P] = kl_sum_and_slope_of_q(dz[r], z[r], two, mass, soft[r])
+                    sums[b, r, parts.OF_P] = kl_sum_and_slope_of_q(dz[r], z[r], two, mass, soft[r], row)
                 if labels.size:
-                    parts.row_add_hard_slope(z[r], labels[r] - first, known[r], total[r], hard[r], dz[r])
+                    top = kind(known[r, parts.TOP_Q])
+                    parts.row_add_hard_slope(z[r], labels[r] - first, top, others[r], total[r], hard[r], row)
                 for v in range(last - first if dbias.size else 0):
-                    dbias[first + v] += np.float64(dz[r, v])
+                    dbias[first + v] += np.float64(row[v])
+                for v in range(last - first):
+                    dz[r, v] = row[v]
             if dxs.shape[0]:
                 of_block = _of_block(weight, step, columns, first, x.itemsize)
                 multiply(gemm, matrix(dz), of_block, last - first, dxs[segment], b > cuts[segment])
