@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -442,6 +443,46 @@ def test_cases_run_under_pytest_benchmark(tmp_path):
     assert bench["extra_info"]["contestants"][0]["rounds"] == bench["stats"]["rounds"]
     assert run["machine"]["threads"] == 1
     assert [len(rates) for rates in run["machine"]["limits"].values()] == [2, 2, 2]
+
+
+def test_grid_runs_only_when_asked():
+    def collected(*options):
+        run = [sys.executable, "-m", "pytest", "--collect-only", "-q", "bench/bench_linear_cross_entropy.py", *options]
+        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.count("::bench_linear_cross_entropy[")
+
+    assert collected() == 4
+    assert collected("--grid") == 3 * 3 * 2 + 3 * 3 * 4 * 3 * 2
+
+
+def test_contestants_of_a_linear_head_agree(rng):
+    """All but torch.compile, which takes long: value and gradients of a small case, with rows ignored."""
+    from bench import heads
+
+    x, w = (rng.standard_normal(shape, np.float32) for shape in ((12, 8), (40, 8)))
+    target = rng.integers(0, 40, 12)
+    target[::4] = -100
+    want = heads.ours(x, w, target, True)
+    want = want.result(want.call())
+    made = [heads.ours, heads.tensors, heads.eager, partial(heads.chunked, rows=4), partial(heads.chunked, rows=None)]
+    others = [prepared("peer", make, x, w, target, True) for make in made]
+    for one in (one for one in others if isinstance(one, Contestant)):
+        assert_matches(one.result(one.call()), want, rtol=1e-4, atol=1e-7)
+        assert len(want) == 3
+
+
+def test_memory_of_a_call_is_its_peak():
+    pytest.importorskip("torch")
+    from bench import memory
+
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("the peak of the resident memory is not at hand")
+    peak = memory.extra_peak(lambda: np.ones(48 << 20, np.uint8).sum() and np.ones(16 << 20, np.uint8))
+    assert 44 << 20 < peak < 56 << 20, "the larger of the two, not the sum, not what is left"
+    small, large = (memory.measure("torch eager", 64, classes, 32) for classes in (20_000, 60_000))
+    assert large - small > 2 * 4 * 64 * 40_000, "torch eager holds at least logits and their gradient"
+    with pytest.raises(RuntimeError, match="torch eager: ValueError"):
+        memory.measure("torch eager", 64, -1, 32)
 
 
 def test_first_call_is_measured_in_a_process_of_its_own(tmp_path):
