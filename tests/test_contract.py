@@ -81,7 +81,7 @@ def test_every_differentiable_function_is_complete():
         public_names = list(op.signature.parameters)
         assert set(op.differentiable) <= set(public_names)
         planned = inspect.signature(op.plan).parameters
-        assert [n for n in planned if n not in ("matmul", "blas")] == public_names, op.name
+        assert [n for n in planned if n != "blas"] == public_names, op.name
         for name, parameter in op.signature.parameters.items():
             assert planned[name].default == parameter.default
 
@@ -117,10 +117,26 @@ def test_calls_make_no_kernel_signature_that_is_not_declared(rng):
             run(x, w, target, linear_bias=b, backend="cpu")
             fastnlp.value_and_grad(fastnlp.cross_entropy)(x, target, backend="cpu")
             fastnlp.cross_entropy(x[:, ::2], target, backend="cpu")
+        logits, p = x @ w.T, np.abs(x @ w.T)
+        labels = {"labels": np.array([0, 1, -100, 2, 0], np.int32), "alpha": 0.5}
+        for log_target in (False, True):
+            for reduction in ("mean", "none"):
+                y, pullback = fastnlp.vjp(fastnlp.kl_div)(
+                    x, x, log_target=log_target, reduction=reduction, backend="cpu"
+                )
+                pullback(np.ones_like(y))
+        for beta in (0, 0.5, 1):
+            fastnlp.softmax_kl_div(x, -x, beta=beta, backend="cpu")
+            fastnlp.value_and_grad(fastnlp.softmax_kl_div)(x, -x, beta=beta, backend="cpu")
+            for teacher in ({"target_input": x, "target_weight": w}, {"target_logits": logits}, {"target_probs": p}):
+                for more in ({}, labels, {"token_weight": np.arange(5)}):
+                    options = {**teacher, **more, "linear_bias": b, "beta": beta, "backend": "cpu"}
+                    fastnlp.linear_kl_div(x, w, **options)
+                    fastnlp.value_and_grad(fastnlp.linear_kl_div)(x, w, **options)
         for activation in (None, "relu", "tanh", "sigmoid"):
             y, pullback = fastnlp.vjp(fastnlp.linear)(x, w, b, activation=activation, backend="cpu")
             pullback(y)
-        for function in (fastnlp.softmax, fastnlp.log_softmax, fastnlp.logsumexp):
+        for function in (fastnlp.softmax, fastnlp.log_softmax, fastnlp.logsumexp, fastnlp.entropy):
             y, pullback = fastnlp.vjp(function)(x, backend="cpu")
             pullback(y)
     for dtype in (np.int16, np.int32, np.int64, np.uint64):

@@ -14,6 +14,7 @@ from fastnlp._dispatch import implementation
 from fastnlp.ops.linear import linear_arguments
 from fastnlp.ops.linear_kl_div import Objective, Teacher
 from tests.numerics import frozen, numeric_gradient, strided
+from tests.test_determinism import threads
 
 BETAS = [0.0, 0.3, 1.0]
 TEACHERS = ["hidden", "logits", "probs"]
@@ -281,22 +282,89 @@ def test_kernels_write_every_element(beta, backend, rng):
         assert (np.delete(dx, kept, axis=0) == -1).all()
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.5])
-def test_the_same_bits_for_any_number_of_threads(beta, rng):
-    pytest.importorskip("numba", reason="numba is not installed")
-    arrays, labels = operands(rng, 90, 16, 3001, np.float32)
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("blas_threads", [1, 2])
+def test_the_same_bits_for_any_number_of_threads(blas_threads, beta, backend, rng):
+    arrays, labels = operands(rng, 90, 16, 3001, np.float32)  # 12 blocks, each a segment, and 3 chunks
     x, w, b, tx, tw, _ = arrays
-    before, results = fastnlp.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 8):
-            fastnlp.set_num_threads(threads)
+    labels[::7] = -100
+    options = {"beta": beta, "alpha": 0.5, "workspace": 1 << 20, "deterministic": True, "backend": backend}
+    results = []
+    for library, blas in ((1, 1), (1, blas_threads), (2, blas_threads), (3, blas_threads), (8, blas_threads)):
+        with threads(library, blas):
             loss, grads = fastnlp.value_and_grad(fastnlp.linear_kl_div)(
-                x, w, tx, tw, linear_bias=b, beta=beta, labels=labels, alpha=0.5, backend="cpu"
+                x, w, tx, tw, linear_bias=b, labels=labels, **options
             )
-            results.append((loss, *(grad.tobytes() for grad in grads)))
-    finally:
-        fastnlp.set_num_threads(before)
-    assert all(result == results[0] for result in results)
+            alone = fastnlp.linear_kl_div(x, w, tx, tw, linear_bias=b, labels=labels, **options)
+            results.append((loss, alone, *grads))
+    for result in results[1:]:
+        for got, wanted in zip(result, results[0], strict=True):
+            assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_the_same_bits_of_tensors_for_any_number_of_threads(beta, rng):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    arrays, _ = operands(rng, 90, 16, 3001, np.float32)
+    x, w, _, tx, tw, _ = (torch.from_numpy(a) for a in arrays)
+    results = []
+    for library, blas in ((1, 1), (1, 2), (2, 1), (3, 2), (8, 1), (8, 2)):
+        with threads(library, blas):
+            leaves = x.clone().requires_grad_(), w.clone().requires_grad_()
+            loss = fastnlp.torch.linear_kl_div(*leaves, tx, tw, beta=beta, workspace=1 << 20, deterministic=True)
+            results.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
+    for result in results[1:]:
+        assert all(torch.equal(got, wanted) for got, wanted in zip(result, results[0], strict=True))
+
+
+def test_deterministic_is_a_flag(backend, rng):
+    arrays, _ = operands(rng, 6, 4, 5)
+    plan = fastnlp.linear_kl_div.__fastnlp_op__.plan
+    plans = [plan(*arrays[:2], *arrays[3:5], deterministic=flag, backend=backend).blas for flag in (None, False, True)]
+    assert plans[0] == plans[1] != plans[2]
+    with pytest.raises(TypeError, match="deterministic must be"):
+        fastnlp.linear_kl_div(*arrays[:2], *arrays[3:5], deterministic=1, backend=backend)
+
+
+@pytest.mark.parametrize("reduction", ["batchmean", "none"])
+@pytest.mark.parametrize("beta", BETAS)
+def test_alpha_one_is_the_cross_entropy_whatever_the_teacher(beta, reduction, backend, rng):
+    arrays, labels = operands(rng, 6, 4, 5)
+    labels[2] = -100
+    x, w, b = arrays[:3]
+    weights = np.array([1.0, 2, 3, 0, 5, 6])
+    p = np.eye(5)[rng.integers(0, 5, 6)]  # KL(Q || P) is infinite
+    given = {"linear_bias": b, "token_weight": weights, "backend": backend}
+    options = {"target_probs": p, "labels": labels, "alpha": 1.0, "beta": beta, "reduction": reduction}
+    loss, pullback = fastnlp.vjp(fastnlp.linear_kl_div)(x, w, **options, **given)
+    wanted, pullback_wanted = fastnlp.vjp(fastnlp.linear_cross_entropy)(
+        x, w, labels, reduction="none" if reduction == "none" else "sum", **given
+    )
+    rows = 1 if reduction == "none" else 4
+    assert_allclose(loss, wanted / rows, rtol=1e-14)
+    dloss = rng.standard_normal(np.shape(loss))
+    for grad, wanted_grad in zip(pullback(dloss), pullback_wanted(dloss / rows), strict=True):
+        assert_allclose(grad, wanted_grad, rtol=1e-12, atol=1e-15)
+    with pytest.raises(ValueError, match="workspace must be at least"):
+        fastnlp.linear_kl_div(x, w, workspace=1, **options, **given)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_whole_blocks_of_minus_infinity(beta, backend, rng):
+    n, v = 5, 700  # blocks of 256 classes
+    x, w, tw = np.ones((n, 1)), rng.standard_normal((v, 1)), rng.standard_normal((v, 1))
+    b, tb, kept = np.zeros(v), np.zeros(v), np.ones(v, bool)
+    b[256:512] = tb[256:512] = -np.inf
+    kept[256:512] = False
+    options = {"beta": beta, "labels": np.array([0, 255, 512, 600, 699]), "alpha": 0.5, "backend": backend}
+    run = fastnlp.value_and_grad(fastnlp.linear_kl_div)
+    loss, grads = run(x, w, x, tw, linear_bias=b, target_bias=tb, **options)
+    options["labels"] = np.cumsum(kept)[options["labels"]] - 1
+    wanted, grads_wanted = run(x, w[kept], x, tw[kept], linear_bias=b[kept], target_bias=tb[kept], **options)
+    assert_allclose(loss, wanted, rtol=1e-12)
+    assert_allclose(grads.input, grads_wanted.input, rtol=1e-10, atol=1e-14)
+    assert_allclose(grads.linear_bias[kept], grads_wanted.linear_bias, rtol=1e-10, atol=1e-14)
+    assert not grads.linear_bias[~kept].any()
 
 
 def test_bad_input(backend, rng):

@@ -234,7 +234,7 @@ def rows_of(
     if weight is not None:
         weight = _class_weight(weight, classes, like)
     if token_weight is not None:
-        token_weight = _token_weight(token_weight, shape)
+        token_weight = token_weights(token_weight, shape)
 
     indices: Array | None = None
     probabilities: Array | None = None
@@ -289,7 +289,16 @@ def _class_weight(weight: Any, classes: int, like: Array) -> Array:
     return weight
 
 
-def _token_weight(weight: Any, shape: tuple[int, ...]) -> Array:
+def token_weights(weight: Any, shape: tuple[int, ...]) -> Array:
+    """Check weights of rows of `shape`, and return them as float64: (N,).
+
+    Raises
+    ------
+    TypeError
+        Not numbers.
+    ValueError
+        Not of `shape`, negative, or not finite.
+    """
     array = _arrays.read("token_weight", weight)
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise TypeError(f"token_weight must hold numbers, got {array.dtype.name}")

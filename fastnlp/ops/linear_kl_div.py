@@ -4,6 +4,7 @@ A backend provides ``least_workspace(features, teacher_features, classes, itemsi
 ``forward(x, weight, bias, teacher, objective, kept, loss, workspace, blas)`` and
 ``gradient(x, weight, bias, teacher, objective, kept, scale, loss, dx, dweight, dbias, workspace, blas)``. Arrays of
 rows keep their full length; kernels gather a chunk of the rows `kept` at a time and write results where those stand.
+With ``alpha=1``, the kernels are those of `linear_cross_entropy`.
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ import numpy as np
 
 from fastnlp import _arrays
 from fastnlp._arrays import Array
+from fastnlp._blas import chosen
 from fastnlp._checks import flag, integer, positive
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
-from fastnlp.ops._criterion import scaled
-from fastnlp.ops.linear import LinearArguments, linear_arguments
+from fastnlp.ops._criterion import Criterion, scaled, token_weights
+from fastnlp.ops.linear import Gradients, LinearArguments, linear_arguments
+from fastnlp.ops.linear_cross_entropy import WORKSPACE
 from fastnlp.ops.softmax import inverse_temperature
 from fastnlp.ops.softmax_kl_div import checked_beta, checked_reduction
-
-WORKSPACE = 64 << 20
-"""Default bytes for temporaries: 250 rows of 32,000 float32 logits, of student and teacher."""
 
 _NAMES = ("input", "linear_weight", "linear_bias")
 
@@ -60,6 +60,11 @@ class _Plan(NamedTuple):
     blas: str
 
     @property
+    def hard_only(self) -> bool:
+        """Whether the divergence has no part in the loss; an infinite one has none then, either."""
+        return self.objective.hard == 1
+
+    @property
     def counted(self) -> int:
         """How many rows count."""
         return self.args.x.shape[0] if self.kept is None else len(self.kept)
@@ -73,9 +78,12 @@ class _Plan(NamedTuple):
             The caller's workspace does not hold one row.
         """
         classes, features = self.args.weight.shape
-        linear = self.teacher.linear
-        teacher_features = 0 if linear is None else linear.x.shape[1]
-        least = self.kernels.least_workspace(features, teacher_features, classes, self.args.x.itemsize, gradients)
+        linear, item = self.teacher.linear, self.args.x.itemsize
+        if self.hard_only:
+            least = self.kernels.least_workspace(self.counted, features, classes, item, gradients)
+        else:
+            teacher_features = 0 if linear is None else linear.x.shape[1]
+            least = self.kernels.least_workspace(features, teacher_features, classes, item, gradients)
         if self.workspace is None:
             return max(WORKSPACE, least)
         if self.workspace < least:
@@ -105,40 +113,26 @@ class _Plan(NamedTuple):
             total = total / self.counted if self.counted else np.nan
         return loss.dtype.type(total)
 
-    def losses(self) -> Array:
-        """Return the losses of all rows, zero where they do not count."""
-        x, weight, bias = self.args[:3]
-        loss = np.zeros(x.shape[0], x.dtype)
-        self.kernels.forward(
-            x, weight, bias, self.teacher, self.objective, self.kept, loss, self.budget(False), self.blas
-        )
-        return loss
-
-    def gradients(self, wrt: frozenset[str], dloss: Any) -> tuple[Array, tuple[Array | None, ...]]:
+    def run(self, wrt: frozenset[str], dloss: Any) -> tuple[Array, tuple[Array | None, ...]]:
         """Return the losses of all rows, and the gradients wanted, from one pass."""
-        x, weight, bias = self.args[:3]
-        loss = np.zeros(x.shape[0], x.dtype)
-        dx = None
-        if "input" in wrt:
-            dx = _arrays.empty(x.shape, x.dtype, x) if self.kept is None else np.zeros(x.shape, x.dtype)
-        dweight = _arrays.empty(weight.shape, x.dtype, x) if "linear_weight" in wrt else None
-        dbias = _arrays.empty(weight.shape[0], x.dtype, x) if "linear_bias" in wrt and bias is not None else None
-        self.kernels.gradient(
-            x,
-            weight,
-            bias,
-            self.teacher,
-            self.objective,
-            self.kept,
-            self.upstream(dloss),
-            loss,
-            dx,
-            dweight,
-            dbias,
-            self.budget(True),
-            self.blas,
-        )
-        return loss, (None if dx is None else dx.reshape(self.args.shape), dweight, dbias)
+        (x, weight, bias), kept = self.args[:3], self.kept
+        loss, budget = np.zeros(x.shape[0], x.dtype), self.budget(bool(wrt))
+        compared: tuple[Any, ...] = (self.teacher, self.objective)
+        told: tuple[Array | None, ...] = (loss,)
+        upstream: tuple[Array | None, ...] = ()
+        if self.hard_only:
+            compared = (Criterion(self.objective.labels, None, None, 0.0, 1.0, None),)
+            told = (loss, np.empty_like(loss), None)
+            upstream = (None,)
+        if not wrt:
+            self.kernels.forward(x, weight, bias, *compared, kept, *told, budget, self.blas)
+            return loss, ()
+        grads = Gradients.wanted(self.args, wrt, _NAMES)
+        if kept is not None and grads.input is not None:
+            grads.input[...] = 0
+        upstream = (self.upstream(dloss), *upstream)
+        self.kernels.gradient(x, weight, bias, *compared, kept, *upstream, *told, *grads, budget, self.blas)
+        return loss, grads.shaped(self.args)
 
 
 def _plan(
@@ -160,20 +154,22 @@ def _plan(
     token_weight: Any = None,
     reduction: str = "batchmean",
     workspace: int | None = None,
+    deterministic: bool | None = None,
     backend: str | None = None,
     blas: str = "numpy",
 ) -> _Plan:
     arrays = (input, linear_weight, linear_bias, target_input, target_weight, target_bias, target_logits, target_probs)
-    kernels = kernels_for("linear_kl_div", backend, *arrays, labels, token_weight)
-    args = linear_arguments(input, linear_weight, linear_bias, _NAMES)
-    teacher = _teacher(args, target_input, target_weight, target_bias, target_logits, target_probs)
-    scale = inverse_temperature(temperature, args.x.dtype)
-    factor = scale**-2 if flag("scale_by_t2", scale_by_t2) else 1.0
     alpha = positive("alpha", alpha, or_zero=True)
     if alpha > 1:
         raise ValueError(f"alpha must be within [0, 1], got {alpha}")
     if alpha and labels is None:
         raise ValueError(f"alpha={alpha} mixes in the cross-entropy with labels, which are not given")
+    op = "linear_cross_entropy" if alpha == 1 else "linear_kl_div"
+    kernels = kernels_for(op, backend, *arrays, labels, token_weight)
+    args = linear_arguments(input, linear_weight, linear_bias, _NAMES)
+    teacher = _teacher(args, target_input, target_weight, target_bias, target_logits, target_probs)
+    scale = inverse_temperature(temperature, args.x.dtype)
+    factor = scale**-2 if flag("scale_by_t2", scale_by_t2) else 1.0
     if workspace is not None:
         workspace = integer("workspace", workspace, least=1, most=None)
     classes, counts = None, None
@@ -185,10 +181,12 @@ def _plan(
         classes = _arrays.kernel_ready(classes)
         counts = classes >= 0
     if token_weight is not None:
-        token_weight = _token_weight(token_weight, args.shape[:-1])
+        token_weight = token_weights(token_weight, args.shape[:-1])
         counts = token_weight != 0 if counts is None else counts & (token_weight != 0)
     kept = None if counts is None or counts.all() else np.flatnonzero(counts)
-    objective = Objective(checked_beta(beta), scale, (1 - alpha) * factor, alpha, classes if alpha else None)
+    soft = (1 - alpha) * factor if alpha < 1 else 0.0
+    objective = Objective(checked_beta(beta), scale, soft, alpha, classes if alpha else None)
+    blas = chosen(blas, deterministic)
     return _Plan(kernels, args, teacher, objective, kept, token_weight, checked_reduction(reduction), workspace, blas)
 
 
@@ -230,32 +228,19 @@ def _teacher(args: LinearArguments, hidden: Any, weight: Any, bias: Any, logits:
     return Teacher(None, None, array)
 
 
-def _token_weight(weight: Any, shape: tuple[int, ...]) -> Array:
-    array = _arrays.read("token_weight", weight)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"token_weight must hold numbers, got {array.dtype.name}")
-    if array.shape != shape:
-        raise ValueError(f"token_weight must have shape {shape}, one entry a row, got {array.shape}")
-    array = np.ascontiguousarray(array, np.float64).reshape(-1)
-    wrong = ~((array >= 0) & (array < np.inf))
-    if wrong.any():
-        raise ValueError(f"token_weight must be finite, 0 or more, got {array[int(wrong.argmax())]}")
-    return array
-
-
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:
     plan.budget(bool(wrt))  # what the backward of "none" will need is refused here, too
     if wrt and plan.reduction != "none":
-        loss, grads = plan.gradients(wrt, 1.0)
+        loss, grads = plan.run(wrt, 1.0)
         return plan.reduce(loss), grads
-    return plan.reduce(plan.losses()), ()
+    return plan.reduce(plan.run(NOTHING, 1.0)[0]), ()
 
 
 def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tuple[Array | None, ...]:
     if not wrt:
         return (None, None, None)
     if plan.reduction == "none":
-        saved, factor = plan.gradients(wrt, dloss)[1], 1.0
+        saved, factor = plan.run(wrt, dloss)[1], 1.0
     else:
         factor = float(dloss)
     return tuple(scaled(grad, factor, plan.args.dtype) for grad in saved)
@@ -289,6 +274,7 @@ def linear_kl_div(
     token_weight: Any = None,
     reduction: str = "batchmean",
     workspace: int | None = None,
+    deterministic: bool | None = None,
     backend: str | None = None,
 ) -> Any:
     """Distillation loss of a linear classifier: its divergence from a teacher, the logits within a budget of bytes.
@@ -325,7 +311,7 @@ def linear_kl_div(
     labels
         Class indices ``(...)``, of any integer dtype, in ``[0, V)`` or `ignore_index`.
     alpha
-        Within [0, 1]: the share of the cross-entropy with `labels`.
+        Within [0, 1]: the share of the cross-entropy with `labels`. With 1 the divergence is not computed.
     ignore_index
         Rows with this label count for nothing and cost nothing. None: no row is ignored.
     token_weight
@@ -334,7 +320,10 @@ def linear_kl_div(
         "batchmean" over the rows that count, "sum", or "none" for one loss a row, ``(...)``. With "none" the gradient
         computes the logits a second time.
     workspace
-        Bytes for temporaries; default 64 MiB, or what one row takes. Fewer make smaller chunks, at the cost of time.
+        Bytes for temporaries; default 48 MiB, or what one row takes. Fewer make smaller chunks, at the cost of time.
+    deterministic
+        True: the same bits for any number of threads, of this library and of the BLAS. False: for given numbers of
+        threads. None: as `use_deterministic` says.
     backend
         "reference", "cpu" or "cuda"; default: by the arrays.
 
@@ -370,6 +359,7 @@ def linear_kl_div(
         token_weight=token_weight,
         reduction=reduction,
         workspace=workspace,
+        deterministic=deterministic,
         backend=backend,
     )
     return _forward(plan, NOTHING)[0]

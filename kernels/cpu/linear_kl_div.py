@@ -41,7 +41,8 @@ _SUMS = 10  # numbers that a row keeps of a block, and temporaries of joining th
 
 def least_workspace(features, teacher_features, classes, itemsize, gradients):
     """Return the least bytes of temporaries with which a batch can be computed."""
-    return least_bytes(*_row(features, teacher_features, classes, itemsize, gradients))
+    features, beside = _held(features, teacher_features, classes, gradients)
+    return least_bytes(features, classes, itemsize, True, _SUMS, beside)
 
 
 def forward(x, weight, bias, teacher, objective, kept, loss, workspace, blas):
@@ -70,10 +71,10 @@ def gradient(x, weight, bias, teacher, objective, kept, scale, loss, dx, dweight
         dbias[...] = sums
 
 
-def _row(features, teacher_features, classes, itemsize, gradients):
-    """Return what a `schedule` wants to know of a row. Both logits are held; the parts of dx with gradients alone."""
-    beside = classes + teacher_features + (0 if gradients else features)
-    return features if gradients else 0, classes, itemsize, True, _SUMS, beside
+def _held(features, teacher_features, classes, gradients):
+    """Return the features of a row's parts of dx, and the elements that it holds beside: both logits in any case."""
+    beside = classes + teacher_features
+    return (features, beside) if gradients else (0, beside + features)
 
 
 def _chunks(x, weight, bias, teacher, objective, kept, workspace, blas, gradients):
@@ -81,8 +82,8 @@ def _chunks(x, weight, bias, teacher, objective, kept, workspace, blas, gradient
     n = len(x) if kept is None else len(kept)
     student, linear = _Linear(x, weight, bias), teacher.linear
     tutor = None if linear is None else _Linear(*linear[:3])
-    row = _row(x.shape[1], 0 if tutor is None else tutor.x.shape[1], len(weight), x.itemsize, gradients)
-    cut = schedule(n, *row[:3], workspace, *row[3:])
+    features, beside = _held(x.shape[1], 0 if tutor is None else tutor.x.shape[1], len(weight), gradients)
+    cut = schedule(n, features, len(weight), x.itemsize, workspace, True, _SUMS, beside)
     buffers = np.empty((2, min(cut.rows, n) * len(weight)), x.dtype)
     with single_threaded_gemm(blas, x.itemsize) as gemm:
         for where in chunks(n, kept, cut.rows):
