@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,10 +22,9 @@ from bench import report
 from bench.check import assert_matches
 from bench.harness import Absent, Contest, Contestant, WrongResultError, prepared
 from bench.lane import Lane, figures, rotation
-from bench.load import LIMIT, Crowding, settle
+from bench.load import LIMIT, STEP, Crowding, settle
 from bench.machine import Machine
 
-BLOCK = bytes(1 << 20)
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -116,25 +113,18 @@ def test_rounds_longer_than_the_time_of_a_case_are_as_few_as_asked(contest):
     assert contest.benchmark.rounds == 5
 
 
-def test_settle_outlasts_threads_that_spin():
-    def spin(until):
-        while time.perf_counter() < until:
-            hashlib.sha256(BLOCK).digest()  # without the GIL, as the threads of a BLAS
-
-    begin = time.perf_counter()
-    worker = threading.Thread(target=spin, args=(begin + 0.1,))
-    worker.start()
+@pytest.mark.parametrize(("spins", "waits"), [(0.0, 0.0), (0.11, 0.11), (1.0, LIMIT)])
+def test_settle_outlasts_threads_that_spin(monkeypatch, spins, waits):
+    """A process of which one thread spins for so long, while the other sleeps."""
+    clock = Clock()
+    functions = {
+        "perf_counter": clock,
+        "process_time": lambda: min(clock.now, spins),
+        "sleep": lambda seconds: clock.spend("", seconds, [])(),
+    }
+    monkeypatch.setattr("bench.load.time", SimpleNamespace(**functions))
     settle()
-    assert not worker.is_alive()
-    for lasts in (0.0, 2 * LIMIT):
-        begin = time.perf_counter()
-        worker = threading.Thread(target=spin, args=(begin + lasts,))
-        worker.start()
-        settle()
-        took = time.perf_counter() - begin
-        worker.join()
-        assert took < LIMIT + 0.1
-        assert lasts == 0 or took >= LIMIT
+    assert waits <= clock.now <= waits + 4 * STEP
 
 
 def test_time_over_the_floor(contest):
