@@ -34,7 +34,7 @@ COPIES = 6
 
 def _case(n, v, d, ignored, gradient):
     marks = () if (n, v, d, ignored, gradient) in SHORT else pytest.mark.grid
-    name = f"N{n}-V{v}-D{d}-{ignored:.0%} ignored-{'gradients' if gradient else 'forward'}"
+    name = f"N{n}-V{v}-D{d}-ignored{100 * ignored:.0f}-{'gradients' if gradient else 'forward'}"
     return pytest.param(n, v, d, ignored, gradient, marks=marks, id=name)
 
 
