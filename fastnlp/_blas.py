@@ -86,11 +86,14 @@ def single_threaded(module_file: str) -> Iterator[None]:
     if limit is None:
         yield
         return
-    limit.take()
+    taken = False
     try:
+        limit.take()
+        taken = True
         yield
     finally:
-        limit.give_back()
+        if taken:
+            limit.give_back()
 
 
 class _ProcessLimit:
@@ -103,17 +106,17 @@ class _ProcessLimit:
 
     def take(self) -> None:
         with self._lock:
-            if not self._wanted:
-                self._before = self._get()
-                if self._before != 1:
-                    self._set(1)
             self._wanted += 1
+            if self._wanted == 1 and (n := self._get()) != 1:
+                self._before = n
+                self._set(1)
 
     def give_back(self) -> None:
-        with self._lock:
-            self._wanted -= 1
-            if not self._wanted and self._before != 1 and self._get() == 1:
+        with self._lock:  # set first, counted afterwards: an interrupt in between must not leave it at one
+            if self._wanted == 1 and self._before != 1 and self._get() == 1:
                 self._set(self._before)
+                self._before = 1
+            self._wanted -= 1
 
     def forget(self) -> None:
         """In a forked child: those who wanted it are not here."""

@@ -403,3 +403,40 @@ def test_bad_input(backend, rng):
         run(x, w, target, token_weight=np.ones((6, 1)), backend=backend)
     with pytest.raises(ValueError, match="linear_bias, which is not given"):
         fastnlp.value_and_grad(run, wrt=["linear_bias"])(x, w, target, backend=backend)
+
+
+@pytest.mark.parametrize("n", [0, 63])
+def test_the_least_workspace_is_enough_where_no_row_counts(n, backend, rng):
+    x, w, _, _ = operands(rng, n, 64, 300, np.float32)
+    target, kernels = np.full(n, -100), implementation("linear_cross_entropy", backend)
+    least = kernels.least_workspace(0, 64, 300, 4, True)
+    for workspace in (least, least + 4000, 4 * least):
+        loss, grads = fastnlp.value_and_grad(fastnlp.linear_cross_entropy)(
+            x, w, target, workspace=workspace, backend=backend
+        )
+        assert np.isnan(loss)
+        assert not grads.linear_weight.any()
+
+
+def test_argmax_of_nan_is_the_first_nan(backend):
+    x = np.ones((1, 1))
+    for logits, expected in (
+        ([0, 1, np.nan, 3, np.nan], 2),
+        ([np.nan] * 5, 0),
+        ([-np.inf] * 5, 0),
+        ([3, np.inf, 2], 1),
+    ):
+        w = np.array(logits).reshape(-1, 1)
+        _, stats = fastnlp.linear_cross_entropy(x, w, np.array([0]), return_stats=True, backend=backend)
+        assert stats.argmax.tolist() == [expected]
+
+
+@pytest.mark.parametrize("gap", [20.0, 40.0, 80.0])
+def test_hardly_any_loss_keeps_its_digits(gap, backend):
+    w = np.zeros((5, 1))
+    w[0] = gap
+    loss, grads = fastnlp.value_and_grad(fastnlp.linear_cross_entropy)(
+        np.ones((1, 1)), w, np.array([0]), backend=backend
+    )
+    assert_allclose(loss, np.log1p(4 * np.exp(-gap)), rtol=1e-12)
+    assert_allclose(grads.linear_weight[0, 0], -4 * np.exp(-gap) / (1 + 4 * np.exp(-gap)), rtol=1e-12)

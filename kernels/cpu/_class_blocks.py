@@ -14,7 +14,7 @@ from numba import njit
 
 from fastnlp.kernels.cpu._jit import jit, kernel_part
 from fastnlp.kernels.cpu._rows import row_max
-from fastnlp.kernels.scalar import EXP_SCALE, exp, scaled_exp, tanh
+from fastnlp.kernels.scalar import EXP_SCALE, scaled_exp, tanh
 
 # What a row keeps of a block, in float64. With class indices and no options, the first three are enough.
 TOP, REST, ONES, MASS, BELOW, ENTROPY, PLAIN_MASS, PLAIN_BELOW, ARGMAX = range(9)
@@ -60,21 +60,42 @@ def row_exponentials(row, sums):  # (n,), (>= PLAIN_SUMS,)
 
 
 @kernel_part
-def row_sums(row, mass, plain, scratch, sums):  # (n,), (n,) or (0,), (n,) or (0,), (n,), (ALL_SUMS,)
-    """Fill everything but REST and ONES, from logits z: of the target's mass, of a distribution as it was given."""
+def row_below(row, below, sums):  # (n,), (n,), (ALL_SUMS,)
+    """Fill how far logits z are below TOP, and ARGMAX: the first of the largest, or the first that is NaN."""
     top, shift = _top_and_shift(row)
-    zero = row.dtype.type(0)
-    entropy, at = 0.0, -1
+    none = np.int32(row.size)
+    at, at_nan = none, none
     for v in range(row.size):
-        scratch[v] = shift - row[v]
-        if at < 0 and row[v] == top:
-            at = v
+        below[v] = shift - row[v]
     for v in range(row.size):
-        value = exp(-scratch[v])
-        entropy += np.float64(value * scratch[v] if value > zero else zero)
-    sums[ENTROPY], sums[ARGMAX] = entropy, at
-    sums[MASS], sums[BELOW] = _mass_and_below(mass, scratch)
-    sums[PLAIN_MASS], sums[PLAIN_BELOW] = _mass_and_below(plain, scratch)
+        at = min(at, np.int32(v) if row[v] == top else none)
+        at_nan = min(at_nan, np.int32(v) if row[v] != row[v] else none)
+    sums[ARGMAX] = at if at_nan == none else at_nan
+
+
+@kernel_part
+def row_exponentials_and_entropy(row, sums):  # (n,), (ALL_SUMS,)
+    """As `row_exponentials`, and fill ENTROPY: sum exp(z - TOP) (TOP - z)."""
+    top, shift = _top_and_shift(row)
+    one, zero, largest = row.dtype.type(1), row.dtype.type(0), row.dtype.type(EXP_SCALE)
+    infinite = row.dtype.type(np.inf)
+    rest, ones, entropy = zero, zero, zero
+    for v in range(row.size):
+        below = shift - row[v]
+        value = scaled_exp(-below)
+        row[v] = value
+        rest += value if value != largest else zero
+        ones += one if value == largest else zero
+        entropy += value * (below if below != infinite else zero)
+    sums[TOP], sums[REST], sums[ONES] = top, np.float64(rest) / EXP_SCALE, ones
+    sums[ENTROPY] = np.float64(entropy) / EXP_SCALE
+
+
+@kernel_part
+def row_mass_sums(mass, plain, below, sums):  # (n,) or (0,), (n,) or (0,), (n,), (ALL_SUMS,)
+    """Fill the sums over the target's mass, and over a distribution as it was given."""
+    sums[MASS], sums[BELOW] = _mass_and_below(mass, below)
+    sums[PLAIN_MASS], sums[PLAIN_BELOW] = _mass_and_below(plain, below)
 
 
 @kernel_part
@@ -140,6 +161,9 @@ def _join_row(sums, smoothing, weight, target_logit, known):  # (B, S), of the t
         below += of_target * plain_below if of_target != 0 else 0.0
     known[TOP], known[REST], known[SUM_MASS] = top, rest, mass
     known[NLL], known[SPREAD] = plain_below + plain_mass * log_total, log_total + entropy / (1 + rest)
+    for b in range(blocks):
+        if math.isnan(sums[b, REST]) and not math.isnan(sums[at, REST]):
+            at = b  # NaN counts as the largest
     return below + mass * log_total, top + log_total, np.int64(sums[at, ARGMAX]) if everything else -1
 
 

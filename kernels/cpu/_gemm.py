@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastnlp.kernels.cpu._jit import kernel_part
+from fastnlp.kernels.cpu._jit import jit, kernel_part
 
 
 @kernel_part
@@ -38,6 +38,19 @@ def multiply(gemm, a, b, k, c, add):  # (M, K), (K, N), (M, N)
         _gemm(gemm, b[2], a[2], n, m, k, b[0], b[1], a[0], a[1], beta, address, step)
     elif not add:
         c[:, :] = 0
+
+
+@jit("(int64, int64, {f}[:, :, ::1], {f}[:, ::1])")
+def add_up(begin, end, parts, total):  # (S, R, D), (R, D)
+    """Add up parts of a product in their order."""
+    for r in range(begin, end):
+        row = total[r]
+        for d in range(row.size):
+            row[d] = parts[0, r, d]
+        for s in range(1, parts.shape[0]):
+            part = parts[s, r]
+            for d in range(row.size):
+                row[d] += part[d]
 
 
 @intrinsic

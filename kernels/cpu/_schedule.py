@@ -56,7 +56,7 @@ def schedule(n, features, classes, item, workspace, gradients, sums, beside=0):
     while True:
         spare = workspace - _fixed_bytes(classes, width, segments, item, gradients)
         rows = spare // _row_bytes(features, classes, width, segments, item, gradients, sums, beside)
-        if rows >= min(n, 64) or segments == 1:
+        if rows >= max(1, min(n, 64)) or segments == 1:
             break
         segments = (segments + 1) // 2
     if rows < 1:

@@ -20,7 +20,7 @@ import numpy as np
 from fastnlp._blas import single_threaded_gemm
 from fastnlp._threads import run
 from fastnlp.kernels.cpu import _class_blocks as parts
-from fastnlp.kernels.cpu._gemm import limit_threads, matrix, multiply, transposed
+from fastnlp.kernels.cpu._gemm import add_up, limit_threads, matrix, multiply, transposed
 from fastnlp.kernels.cpu._jit import jit
 from fastnlp.kernels.cpu._schedule import Weights, chunks, least_bytes, schedule
 
@@ -100,6 +100,7 @@ class _Chunk:
         inputs = (self.sums, self.target, self.logit, self.class_weight, self.smoothing)
         run(parts.join, len(self.x), *inputs, *known, grain=64)
 
+    @np.errstate(over="ignore")  # a loss beyond float32 is inf
     def tell(self, where, loss, lse, stats):
         loss[where], lse[where] = self.loss, self.lse
         if stats is not None:
@@ -118,7 +119,7 @@ class _Chunk:
         run(_gradients, segments, *gemm, self.segments, self.width, *inputs, *numbers, *known, *outputs, grain=1)
         if dx is not None:
             total = dx[where] if isinstance(where, slice) else np.empty_like(self.x)
-            run(_add_up, rows, dxs, total, grain=64)
+            run(add_up, rows, dxs, total, grain=64)
             if not isinstance(where, slice):
                 dx[where] = total
 
@@ -162,7 +163,7 @@ def _losses(
     before = limit_threads(limit, 1)
     (rows, features), held = x.shape, logits.size > 0
     tile = np.empty(0 if held else rows * width, x.dtype)
-    mass, scratch = np.empty(width, x.dtype), np.empty(width, x.dtype)
+    mass, below, scratch = np.empty(width, x.dtype), np.empty(width, x.dtype), np.empty(width, x.dtype)
     for b in range(cuts[begin], cuts[end]):
         first, last = b * width, min((b + 1) * width, classes)
         n = last - first
@@ -175,18 +176,22 @@ def _losses(
             if probabilities is None:
                 if first <= target[r] < last:
                     logit[r] = row[target[r] - first]
+                parts.row_exponentials(row, sums[b, r])
             else:
                 parts.row_transform(row, inverse, softcap)
                 if target.size and first <= target[r] < last:
                     logit[r] = row[target[r] - first]
+                m = n if probabilities.size or smoothing != 0 else 0
                 plain = probabilities[index[r], first:last] if probabilities.size else class_weight[:0]
-                parts.row_mass(plain, class_weight[first:last], smoothing, classes, mass[:n])
-                parts.row_sums(row, mass[:n], plain, scratch[:n], sums[b, r])
+                parts.row_mass(plain, class_weight[first : first + m], smoothing, classes, mass[:m])
+                parts.row_below(row, below[:n], sums[b, r])
+                parts.row_mass_sums(mass[:m], plain, below[:n], sums[b, r])
                 sums[b, r, parts.ARGMAX] += first
+                exponentials = row
                 if softcap != 0 and held:  # the gradient will want z itself
-                    scratch[:n] = row
-                    row = scratch[:n]
-            parts.row_exponentials(row, sums[b, r])
+                    exponentials = scratch[:n]
+                    exponentials[:] = row
+                parts.row_exponentials_and_entropy(exponentials, sums[b, r])
     limit_threads(limit, before)
 
 
@@ -272,15 +277,3 @@ def _gradients(
             if dweight.shape[0]:
                 multiply(gemm, transposed(matrix(z)), matrix(x), rows, dweight[first:last], add)
     limit_threads(limit, before)
-
-
-@jit("(int64, int64, {f}[:, :, ::1], {f}[:, ::1])")
-def _add_up(begin, end, dxs, dx):
-    for r in range(begin, end):
-        total = dx[r]
-        for d in range(total.size):
-            total[d] = dxs[0, r, d]
-        for s in range(1, dxs.shape[0]):
-            part = dxs[s, r]
-            for d in range(total.size):
-                total[d] += part[d]

@@ -31,7 +31,7 @@ from fastnlp.kernels.cpu._divergence_rows import (
     kl_sum,
     kl_sum_and_slope_of_q,
 )
-from fastnlp.kernels.cpu._gemm import limit_threads, matrix, multiply, transposed
+from fastnlp.kernels.cpu._gemm import add_up, limit_threads, matrix, multiply, transposed
 from fastnlp.kernels.cpu._jit import jit, kernel_part
 from fastnlp.kernels.cpu._rows import row_max_and_exp_sum
 from fastnlp.kernels.cpu._schedule import Weights, chunks, least_bytes, schedule
@@ -161,7 +161,9 @@ class _Chunk:
         known = (self.known, soft, self.labels, self.others, self.total, hard, self.z, self.y, self.sums)
         run(_gradients, len(cuts) - 1, *self.gemm, *how, *known, dxs, dweight, dbias, add, grain=1)
         if dx is not None:
-            dx[self.where] = dxs.sum(axis=0)
+            total = np.empty_like(self.x)
+            run(add_up, len(total), dxs, total, grain=64)
+            dx[self.where] = total
 
 
 @kernel_part
