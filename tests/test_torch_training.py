@@ -165,3 +165,33 @@ def test_workers_of_a_data_loader():
     expected = torch.stack([losses[i] for i in range(4)])  # the threads of this process have run
     loader = torch.utils.data.DataLoader(losses, num_workers=2, multiprocessing_context="fork", timeout=60)
     torch.testing.assert_close(torch.cat(list(loader)), expected)
+
+
+def test_gradients_handed_over_are_the_callers_own():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 8, generator=generator, requires_grad=True)
+    w = torch.randn(20, 8, generator=generator, requires_grad=True)
+    target = torch.randint(0, 20, (50,), generator=generator)
+
+    def loss(weight=w):
+        return fastnlp.torch.linear_cross_entropy(x, weight, target)
+
+    (expected,) = torch.autograd.grad(loss(), w)
+    expected = expected.clone()
+    kept = loss()
+    kept.backward(retain_graph=True)
+    w.grad.mul_(5)
+    w.grad = None
+    kept.backward()
+    assert torch.equal(w.grad, expected)
+    for _ in range(2):
+        loss().backward()
+    torch.testing.assert_close(w.grad, 3 * expected)
+    again = loss()
+    (first,) = torch.autograd.grad(again, w, retain_graph=True)
+    first.mul_(3)
+    (second,) = torch.autograd.grad(again, w)
+    assert torch.equal(second, expected)
+    w.grad = None
+    (2.5 * loss(w * 1.0)).backward()
+    torch.testing.assert_close(w.grad, 2.5 * expected)

@@ -98,16 +98,8 @@ def _register_forward(op: Op, names: Sequence[str], arguments: str) -> Any:
 
 def _register_backward(op: Op, names: Sequence[str], arguments: str) -> Any:
     def backward(*args: Any) -> list[Tensor]:
-        *values, wrt, kept, dvalue = args
-        given = dict(zip(names, values, strict=True))
-        saved = [_array(x) if x.numel() else None for x in kept]
-        grads = op.backward(_plan(op, given), _wanted(op, wrt), tuple(saved), _array(dvalue))
-        # What a custom op returns must be its own memory, not that of an argument.
-        fresh = [grad.copy() if any(grad is x for x in saved) and grad is not None else grad for grad in grads]
-        return [
-            given[name].new_empty(given[name].shape) if grad is None else _tensor(grad, given[name].dtype)
-            for name, grad in _asked(op, wrt, fresh)
-        ]
+        *values, wrt, saved, dvalue = args
+        return _gradients(op, dict(zip(names, values, strict=True)), wrt, saved, dvalue, hand_over=False)
 
     registered = torch.library.custom_op(
         f"fastnlp::{op.name}_backward",
@@ -123,6 +115,40 @@ def _register_backward(op: Op, names: Sequence[str], arguments: str) -> Any:
         return [given[name].new_empty(given[name].shape) for name, _ in _asked(op, wrt, wrt)]
 
     return registered
+
+
+def _gradients(
+    op: Op, given: Mapping[str, Any], wrt: Sequence[bool], saved: Sequence[Tensor], dvalue: Tensor, hand_over: bool
+) -> list[Tensor]:
+    """Return the gradients asked for. Those that are in `saved` are copied, or handed over and gone there."""
+    arrays = [_array(x) if x.numel() else None for x in saved]
+    of_array = {id(array): x for array, x in zip(arrays, saved, strict=True) if array is not None}
+    grads = op.backward(_plan(op, given), _wanted(op, wrt), tuple(arrays), _array(dvalue))
+    gradients = []
+    for name, grad in _asked(op, wrt, grads):
+        if grad is None:
+            gradients.append(given[name].new_empty(given[name].shape))
+        elif id(grad) not in of_array:
+            gradients.append(_tensor(grad, given[name].dtype))
+        else:
+            gradients.append(of_array[id(grad)] if hand_over else _tensor(grad.copy(), given[name].dtype))
+    return gradients
+
+
+def _may_hand_over(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether this backward is the last that sees what forward saved: the graph is not kept, nothing is traced.
+
+    A gradient the size of the weights is then not copied, and the parameter takes it as it is.
+    """
+    internals: Any = torch._C
+    try:
+        kept, modes = internals._autograd._get_current_graph_task_keep_graph(), internals._len_torch_dispatch_stack()
+        wrapped = internals._functorch.is_functorch_wrapped_tensor
+    except AttributeError:  # another torch
+        return False
+    return not (kept or modes or torch.compiler.is_compiling()) and all(
+        type(x) is Tensor and not wrapped(x) for x in tensors
+    )
 
 
 def _register_autograd(op: Op, forward_op: Any, backward_op: Any, names: Sequence[str]) -> None:
@@ -150,7 +176,11 @@ def _register_autograd(op: Op, forward_op: Any, backward_op: Any, names: Sequenc
         kept, n_tensors = ctx.saved_tensors, sum(ctx.is_tensor)  # read once: checkpointing makes them anew for it
         tensors, saved = iter(kept[:n_tensors]), list(kept[n_tensors:])
         values = [next(tensors) if is_one else x for is_one, x in zip(ctx.is_tensor, ctx.options, strict=True)]
-        grads = iter(backward_op(*values, ctx.wrt, saved, dvalue))
+        if _may_hand_over((*saved, dvalue)):
+            given = dict(zip(names, values, strict=True))
+            grads = iter(_gradients(op, given, ctx.wrt, saved, dvalue, hand_over=True))
+        else:
+            grads = iter(backward_op(*values, ctx.wrt, saved, dvalue))
         wanted = {name for name, asked in zip(op.differentiable, ctx.wrt, strict=True) if asked}
         return (*(next(grads) if name in wanted else None for name in names), None)
 
