@@ -151,11 +151,3 @@ def row_logsumexp(x):  # (V,)
                 return x.dtype.type(0), np.nan
         return x.dtype.type(0), np.float64(top)
     return top, math.log(total)
-
-
-# In the order written: reordered, large logits would lose their digits. Without a word on fastmath, Numba would compile
-# a function by the leave of its caller.
-@njit(fastmath=False, error_model="numpy")
-def row_nll(total, top, logit):
-    """Return -log(exp(logit - top) / total), from what `row_exp_sum` gave for the row."""
-    return math.log(total) - np.float64(logit - top)
