@@ -4,7 +4,8 @@ Kernels are compiled with ``nogil=True`` and called over ranges of rows. The ran
 number of threads, so results are the same bits for any number of threads. Numba's own threading layers are not used:
 from wheels alone they kill a forked child or a process in which two Python threads call kernels at once.
 
-The pool lives in this process only: a forked child makes its own on first use.
+The pool lives in this process only: a forked child makes its own on first use. It uses no lock of Python's that an
+interruption from the keyboard could leave taken: that of `concurrent.futures` can be, and then every later call hangs.
 """
 
 from __future__ import annotations
@@ -13,14 +14,9 @@ import os
 import threading
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from queue import Empty, SimpleQueue
+from typing import Any
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-_lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
 _threads: int | None = None
 
 
@@ -90,59 +86,109 @@ def run(kernel: Callable[..., Any], n: int, *args: Any, grain: int) -> None:
             kernel(begin, min(begin + grain, n), *args)
         return
 
-    ticket = count()  # next() on it is atomic
-    failed = False
-
-    def drain() -> None:
-        nonlocal failed
-        while not failed:
-            begin = next(ticket) * grain
-            if begin >= n:
-                return
-            try:
-                kernel(begin, min(begin + grain, n), *args)
-            except BaseException:
-                failed = True
-                raise
-
-    helpers: list[Future[None]] = []
+    job = _Job(kernel, n, args, grain, workers - 1)
     try:
-        pool = _get_pool()
-        for _ in range(workers - 1):
-            helpers.append(pool.submit(drain))  # noqa: PERF401 (what was submitted must be known if one fails)
-    except RuntimeError:  # the interpreter is on its way out, or the system has no more threads: do without
-        pass
-    try:
-        drain()
+        _pool.help(job, workers - 1)
+        job.drain()
     except BaseException:
-        failed = True
+        job.failed = True
         raise
     finally:
-        started = [helper for helper in helpers if not helper.cancel()]
-        errors = [helper.exception() for helper in started]  # waits: nobody writes after we return
-    for error in errors:
-        if error is not None:
-            raise error
+        job.close()  # nobody writes after we return
+    for error in job.errors:
+        raise error
 
 
-def _get_pool() -> ThreadPoolExecutor:
-    global _pool, _pool_size
-    wanted = get_num_threads() - 1
-    with _lock:
-        if _pool is None or _pool_size < wanted:
-            from concurrent.futures import ThreadPoolExecutor
+class _Job:
+    """One call of `run`: ranges to be taken by the caller and by helpers from the pool."""
 
-            # A smaller pool that others still use finishes its tasks and is collected with its last future.
-            _pool = ThreadPoolExecutor(wanted, thread_name_prefix="fastnlp")
-            _pool_size = wanted
-        return _pool
+    def __init__(self, kernel: Callable[..., Any], n: int, args: tuple[Any, ...], grain: int, helpers: int) -> None:
+        self.failed = False
+        self.errors: list[BaseException] = []
+        self._kernel, self._n, self._args, self._grain = kernel, n, args, grain
+        self._tickets = count()  # next() on it is atomic, and so are pop and append of lists
+        self._places: list[int | None] = [None, *range(helpers)]  # whoever takes one may help
+        self._helpers = helpers
+        self._left: list[object] = []
+        self._awake: SimpleQueue[None] = SimpleQueue()
+
+    def drain(self) -> None:
+        """Take ranges until there are none."""
+        while not self.failed:
+            begin = next(self._tickets) * self._grain
+            if begin >= self._n:
+                return
+            self._kernel(begin, min(begin + self._grain, self._n), *self._args)
+
+    def help(self) -> None:
+        """Drain, on a thread of the pool, unless the caller no longer waits for help."""
+        try:
+            place = self._places.pop()
+        except IndexError:
+            place = None
+        if place is None:
+            return
+        try:
+            self.drain()
+        except BaseException as error:
+            self.failed = True
+            self.errors.append(error)
+        self._left.append(place)
+        self._awake.put(None)
+
+    def close(self) -> None:
+        """Take the places that nobody took, and wait until those who took one have left; then raise interruptions."""
+        interruption = None
+        free: list[int | None] = []
+        while True:
+            try:
+                if self._places:
+                    free.extend(iter(self._places.pop, None))  # one step: no interruption can come between
+                while len(free) + len(self._left) < self._helpers:
+                    self._awake.get(timeout=1)
+                break
+            except (Empty, IndexError):  # a helper came between the question and the step
+                continue
+            except BaseException as error:
+                self.failed = True
+                interruption = error
+        self._args = ()  # a helper may find this job late: it keeps no arrays alive
+        if interruption is not None:
+            raise interruption
+
+
+class _Pool:
+    """Threads that wait for jobs. They are made when they are first needed, and end with the process."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+
+    def help(self, job: _Job, helpers: int) -> None:
+        """Let so many threads help with a job, or fewer where the system has no more."""
+        try:
+            while len(self.threads) < helpers:
+                thread = threading.Thread(target=self._work, name="fastnlp", daemon=True)
+                thread.start()
+                self.threads.append(thread)
+        except RuntimeError:  # no more threads, or the interpreter is on its way out
+            pass
+        for _ in range(min(helpers, len(self.threads))):
+            self._jobs.put(job)
+
+    def _work(self) -> None:
+        jobs = self._jobs
+        while True:
+            jobs.get().help()
+
+
+_pool = _Pool()
 
 
 def _forget_pool() -> None:
-    """In a forked child: the parent's threads do not exist here, and its lock may be held by one of them."""
-    global _lock, _pool, _pool_size
-    _lock = threading.Lock()
-    _pool, _pool_size = None, 0
+    """In a forked child: the parent's threads do not exist here."""
+    global _pool
+    _pool = _Pool()
 
 
 if hasattr(os, "register_at_fork"):

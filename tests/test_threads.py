@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -115,7 +117,7 @@ def test_a_system_without_more_threads_is_no_error(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     fastnlp.set_num_threads(4)
-    monkeypatch.setattr(_threads, "_pool", None)
+    monkeypatch.setattr(_threads, "_pool", _threads._Pool())
     monkeypatch.setattr(threading.Thread, "start", start)
     seen = np.zeros(100, int)
 
@@ -141,12 +143,47 @@ def test_calls_at_exit_of_the_interpreter(before):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_starts_a_pool_of_its_own():
     fastnlp.set_num_threads(4)
-    pool = _threads._get_pool()
+    _threads.run(lambda begin, end: None, 100, grain=1)
+    pool, threads = _threads._pool, list(_threads._pool.threads)
+    assert threads
     child = os.fork()
     if child == 0:
-        os._exit(_threads._pool is not None)
+        os._exit(bool(_threads._pool.threads))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert _threads._get_pool() is pool
+    assert _threads._pool is pool
+    assert pool.threads == threads
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="cannot fork: no timers of POSIX here")
+def test_interruptions_at_any_instruction_leave_the_pool_usable():
+    """Timers fire in the middle of calls; afterwards no range of an interrupted call runs, and the next is complete."""
+    fastnlp.set_num_threads(4)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    interrupted = 0
+    try:
+        for turn in range(300):
+            seen = np.zeros(64, int)
+
+            def count(begin, end, seen=seen):
+                seen[begin:end] += 1
+                time.sleep(0)
+
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 2e-5 * (1 + turn % 23))
+                _threads.run(count, 64, grain=1)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+            after = seen.copy()
+            whole = np.zeros(64, int)
+            _threads.run(lambda begin, end, whole=whole: np.add.at(whole, slice(begin, end), 1), 64, grain=1)
+            assert_array_equal(whole, np.ones(64, int))
+            assert_array_equal(seen, after)
+            assert seen.max() <= 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 20
 
 
 def blas_limits():
@@ -225,7 +262,7 @@ def test_a_forked_child_computes_after_its_parent_did():
     fastnlp.set_num_threads(4)
     expected = run_linear_cross_entropy()[:2]
     rowwise_results()
-    assert _threads._pool is not None or os.environ.get("FASTNLP_BACKEND") == "reference"
+    assert _threads._pool.threads or os.environ.get("FASTNLP_BACKEND") == "reference"
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=_in_child, args=(queue,))
