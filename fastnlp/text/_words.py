@@ -46,6 +46,23 @@ def check_writable(words: Iterable[str], path: str | os.PathLike[str], remedy: s
             )
 
 
+def encoded_words(words: Iterable[str], path: str | os.PathLike[str]) -> list[bytes]:
+    """Return the words as UTF-8, for a file.
+
+    Raises
+    ------
+    ValueError
+        A word holds half of a character (a surrogate), which UTF-8 does not have.
+    """
+    encoded = []
+    for word in words:
+        try:
+            encoded.append(word.encode())
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{os.fspath(path)} cannot hold the word {word!r:.60}: {error.reason}") from None
+    return encoded
+
+
 class UnknownWordError(KeyError):
     """A word that is not in the list. The close ones are looked for only when the message is read."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnlp._checks import integer
+from fastnlp._checks import flag, integer
 from fastnlp.text import vector_files
 from fastnlp.text._words import UnknownWordError, index_of
 
@@ -154,7 +154,7 @@ class KeyedVectors:
         vector_files.write(path, vector_files.format_to_write(path, format), self.words, self.vectors)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, format: str | None = None) -> KeyedVectors:
+    def load(cls, path: str | os.PathLike[str], *, format: str | None = None, mmap: bool = False) -> KeyedVectors:
         """Read what `save`, GloVe, word2vec or fastText wrote; the first three may be packed as .gz, .bz2 or .xz.
 
         In "glove" a header line is recognised where there is one. Words in text may hold spaces: the last D fields of a
@@ -172,7 +172,7 @@ class KeyedVectors:
         UserWarning
             Words stand there twice (the first is kept), or are not UTF-8 (replaced); said once, with their number.
         """
-        return cls(*vector_files.read(path, vector_files.format_of(path, format)))
+        return cls(*vector_files.read(path, vector_files.format_of(path, format), mmap=flag("mmap", mmap)))
 
     @cached_property
     def _lengths(self) -> NDArray[np.float64]:

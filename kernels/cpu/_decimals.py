@@ -1,0 +1,155 @@
+"""Float32 numbers read from decimal text and written to it.
+
+Both ways go through one product with a power of ten in float64, and look how near the product is to where the result
+would change. Where it is too near to tell, they say so, and the caller asks Python: about one number in ten million.
+
+Unsigned indices: signed ones would bring a test for a negative index to every access.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastnlp.kernels.cpu._jit import kernel_part
+
+_U = np.uint64
+_ZERO, _ONE, _TEN = _U(0), _U(1), _U(10)
+_PLUS, _MINUS, _POINT, _NOUGHT, _E, _LOWER = _U(43), _U(45), _U(46), _U(48), _U(101), _U(32)
+
+_LEAST_POWER, _MOST_POWER = -64, 46  # beyond them, m in uint64 gives no normal number
+_POWERS = np.array([float(f"1e{e}") for e in range(_LEAST_POWER, _MOST_POWER + 1)])
+_LEAST, _MOST = 1.1754945e-38, 3.4028234e38  # just within the normal numbers of float32
+
+_DIGITS = _U(19)  # digits that uint64 holds
+_BELOW = _U((1 << 29) - 1)  # the bits of a float64 that float32 does not have
+_MIDDLE, _MARGIN = _U(1 << 28), _U(8)  # units of the last place of a float64
+
+_WRITTEN = 9  # digits from which every float32 comes back
+_FULL = 10**_WRITTEN
+_UNSURE = 1e-6  # the product is within half of it
+_FRACTION_BITS, _BIAS = _U(52), 1023  # of a float64
+_LOG10_OF_2 = 0.30102999566398120
+
+
+@kernel_part
+def read_number(text, at):
+    """Read a number; return where it ends, its value, and whether that is known to be right.
+
+    With an integer m of at most 19 digits it is m 10^e: the product in float64 is less than four units of the last
+    place off, and rounded to float32 it is what the nearest float64 rounds to, unless it is near the middle of two.
+    """
+    negative = text[at] == _MINUS
+    if negative or text[at] == _PLUS:
+        at += _ONE
+    first = at
+    while text[at] == _NOUGHT:
+        at += _ONE
+    start = at
+    at, m = _read_digits(text, at, _ZERO)
+    seen, counted, exponent = at - first, at - start, np.int64(0)
+    if text[at] == _POINT:
+        point = at + _ONE
+        at = point
+        if m == _ZERO:
+            while text[at] == _NOUGHT:
+                at += _ONE
+        start = at
+        at, m = _read_digits(text, at, m)
+        seen += at - point
+        counted += at - start
+        exponent = -np.int64(at - point)
+    plain = seen > _ZERO and counted <= _DIGITS
+    if text[at] | _LOWER == _E:
+        at, more, there = _read_exponent(text, at + _ONE)
+        exponent += more
+        plain &= there
+    if m == _ZERO:
+        return at, np.float32(-0.0 if negative else 0.0), plain
+    if exponent < _LEAST_POWER or exponent > _MOST_POWER:
+        return at, np.float32(0), False
+    value = np.float64(m) * _POWERS[_U(exponent - _LEAST_POWER)]
+    below = np.float64(value).view(np.uint64) & _BELOW
+    plain &= below + _MARGIN - _MIDDLE > _MARGIN + _MARGIN and value >= _LEAST and value <= _MOST
+    return at, np.float32(-value if negative else value), plain
+
+
+@kernel_part
+def _read_digits(text, at, m):
+    digit = text[at] - _NOUGHT
+    while digit < _TEN:
+        m = m * _TEN + digit
+        at += _ONE
+        digit = text[at] - _NOUGHT
+    return at, m
+
+
+@kernel_part
+def _read_exponent(text, at):
+    """Read what follows the letter e; return where it ends, its value, and whether it is a number of a few digits."""
+    negative = text[at] == _MINUS
+    if negative or text[at] == _PLUS:
+        at += _ONE
+    start = at
+    at, m = _read_digits(text, at, _ZERO)
+    value = np.int64(m)
+    return at, -value if negative else value, at > start and at - start < _DIGITS
+
+
+@kernel_part
+def write_number(x, text, at):
+    """Write a number as ``%.9g`` would, in at most 15 bytes; return where it ends, and whether that is sure."""
+    if np.float32(x).view(np.int32) < 0:
+        text[at] = _MINUS
+        at += _ONE
+    value = np.float64(abs(x))
+    if value == 0.0:
+        text[at] = _NOUGHT
+        return at + _ONE, True
+    if not (value >= _LEAST and value <= _MOST):
+        return at, False
+    power_of_two = np.int64(np.float64(value).view(np.uint64) >> _FRACTION_BITS) - _BIAS
+    exponent = np.int64(np.floor(power_of_two * _LOG10_OF_2))  # or one more
+    scaled = value * _POWERS[_U(_WRITTEN - 1 - exponent - _LEAST_POWER)]
+    if scaled >= _FULL:
+        exponent += 1
+        scaled = value * _POWERS[_U(_WRITTEN - 1 - exponent - _LEAST_POWER)]
+    m = np.int64(scaled + 0.5)
+    over = scaled + 0.5 - np.float64(m)
+    if m == _FULL:
+        m, exponent = np.int64(_FULL // 10), exponent + 1
+    return _write_decimal(m, exponent, text, at), over > _UNSURE and over < 1.0 - _UNSURE
+
+
+@kernel_part
+def _write_decimal(m, exponent, text, at):
+    """Write an integer of nine digits, the first of which stands for 10^exponent."""
+    n = _WRITTEN
+    while m % 10 == 0:
+        m //= 10
+        n -= 1
+    scientific = exponent < -4 or exponent >= _WRITTEN
+    whole = 1 if scientific else exponent + 1  # digits before the point
+    if whole <= 0:
+        text[at] = _NOUGHT
+        text[at + _ONE] = _POINT
+        at += _U(2)
+        for _ in range(whole, 0):
+            text[at] = _NOUGHT
+            at += _ONE
+        whole = n
+    for k in range(n, whole):
+        text[at + _U(k)] = _NOUGHT
+    for k in range(n - 1, -1, -1):
+        text[at + _U(k + (k >= whole))] = _NOUGHT + _U(m % 10)
+        m //= 10
+    if n > whole:
+        text[at + _U(whole)] = _POINT
+        at += _ONE
+    at += _U(max(n, whole))
+    if scientific:
+        text[at] = _E
+        text[at + _ONE] = _MINUS if exponent < 0 else _PLUS
+        text[at + _U(2)] = _NOUGHT + _U(abs(exponent) // 10)
+        text[at + _U(3)] = _NOUGHT + _U(abs(exponent) % 10)
+        at += _U(4)
+    return at
