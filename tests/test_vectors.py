@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastnlp import KeyedVectors, build_vocab
-from fastnlp.text import evaluate_similarity, vectors
+from fastnlp.text import _neighbours, evaluate_similarity, vectors
 
 NAMES = {"glove": "v.txt", "word2vec": "v.vec", "word2vec-binary": "v.bin", "npz": "v.npz"}
 
@@ -129,7 +129,7 @@ def test_sums_that_overflow_in_float32():
 
 def test_blocks_of_rows_give_the_same(keyed, monkeypatch):
     expected = keyed.most_similar("w5", topn=7)
-    monkeypatch.setattr(vectors, "_ROWS", 3)
+    monkeypatch.setattr(_neighbours, "_ROWS", 3)
     assert KeyedVectors(keyed.words, keyed.vectors).most_similar("w5", topn=7) == expected
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from numbers import Real
 from typing import Any
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from fastnlp._checks import flag, integer
 from fastnlp.text import vector_files
+from fastnlp.text._neighbours import Found, Neighbours
 from fastnlp.text._words import UnknownWordError, index_of
 
-_ROWS = 1 << 14  # rows that are widened to float64 at a time
+METHODS = ("3CosAdd", "3CosMul")
 
 
 class KeyedVectors:
@@ -72,6 +73,13 @@ class KeyedVectors:
     def __repr__(self) -> str:
         return f"KeyedVectors({len(self)} words, {self.vectors.shape[1]} features)"
 
+    def get(self, word: str, default: Any = None) -> Any:
+        """Return the vector of a word, or `default` if it has none.
+
+        Files of GloVe end with the word ``<unk>``, the mean of rare words: ``get(word, vectors["<unk>"])``.
+        """
+        return self.vectors[self.index[word]] if word in self.index else default
+
     def similarity(self, a: Any, b: Any) -> float:
         """Return the cosine of two words or vectors; 0 if one is all zeros.
 
@@ -82,7 +90,21 @@ class KeyedVectors:
         ValueError
             A vector has another length, or is not finite.
         """
-        return _cosine(float(self._direction(a) @ self._direction(b)))
+        return float(self.similarities([a], [b])[0])
+
+    def similarities(self, a: Sequence[Any], b: Sequence[Any]) -> NDArray[np.float64]:
+        """Return the cosines of N pairs, each of a word or vector of `a` and that of `b` in the same place, ``(N,)``.
+
+        Raises
+        ------
+        KeyError
+            A word has no vector.
+        ValueError
+            There are not as many in `a` as in `b`, a vector has another length, or is not finite.
+        """
+        if isinstance(a, str) or isinstance(b, str) or len(a) != len(b):
+            raise ValueError("a and b must be lists of the same length, use similarity for one pair")
+        return np.clip((self._directions(a) * self._directions(b)).sum(axis=1), -1, 1)
 
     def most_similar(self, positive: Any, *, negative: Any = (), topn: int = 10) -> list[tuple[str, float]]:
         """Return the words whose vectors have the largest cosine with a query, and the cosines, the largest first.
@@ -109,27 +131,109 @@ class KeyedVectors:
         ValueError
             The query is empty, a vector has another length or is not finite, or `topn` is not positive.
         """
+        return self.most_similar_batch([positive], negative=[negative], topn=topn)[0]
+
+    def most_similar_batch(
+        self, positive: Sequence[Any], *, negative: Sequence[Any] | None = None, topn: int = 10
+    ) -> list[list[tuple[str, float]]]:
+        """Return what `most_similar` returns for each of B queries, from one matrix product in blocks.
+
+        Parameters
+        ----------
+        positive
+            B queries, each a word, a vector or several; an array ``(B, D)`` is B vectors.
+        negative
+            As many; None: none.
+        topn
+            How many words a query.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            As `most_similar`; or `negative` has not as many entries as `positive`.
+        """
+        wanted = integer("topn", topn, least=1, most=None)
+        if isinstance(positive, str):
+            raise TypeError(f"positive must be a list of queries, got {positive!r:.60}: use most_similar for one")
+        plus = [_items(query) for query in positive]
+        minus = [_items(query) for query in negative] if negative is not None else [()] * len(plus)
+        if len(minus) != len(plus):
+            raise ValueError(f"negative must have an entry for each of the {len(plus)} queries, got {len(minus)}")
+        queries = np.empty((len(plus), self.vectors.shape[1]))
+        for row, (more, less) in enumerate(zip(plus, minus, strict=True)):
+            _check_query(more, less)
+            queries[row] = _unit(self._directions(more).sum(axis=0) - self._directions(less).sum(axis=0))
+        excluded = [self._rows([*more, *less]) for more, less in zip(plus, minus, strict=True)]
+        return [self._named(found) for found in self._neighbours.by_sums(queries, excluded, wanted)]
+
+    def most_similar_cosmul(self, positive: Any, *, negative: Any = (), topn: int = 10) -> list[tuple[str, float]]:
+        """Return the words that are near to all `positive` and to no `negative` ones, by 3CosMul, and their scores.
+
+        ``score(w) = prod_p (1 + cos(w, p)) / 2 / (prod_n (1 + cos(w, n)) / 2 + 0.001)``: no term can outweigh the
+        others, as in a sum. Words are left out and ordered as in `most_similar`.
+
+        Parameters
+        ----------
+        positive, negative, topn
+            As in `most_similar`.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            As `most_similar`.
+
+        References
+        ----------
+        O. Levy and Y. Goldberg, Linguistic Regularities in Sparse and Explicit Word Representations, CoNLL 2014.
+        """
         wanted = integer("topn", topn, least=1, most=None)
         plus, minus = _items(positive), _items(negative)
-        if not plus and not minus:
-            raise ValueError("positive and negative hold nothing: give a word or a vector")
-        zero = np.zeros(self.vectors.shape[1])
-        query = _unit(sum(map(self._direction, plus), zero) - sum(map(self._direction, minus), zero))
+        _check_query(plus, minus)
+        terms = self._directions(plus), self._directions(minus)
+        return self._named(self._neighbours.by_products(*terms, self._rows([*plus, *minus]), wanted))
 
-        with np.errstate(all="ignore"):
-            near = _over_lengths(self.vectors @ query.astype(np.float32), self._lengths)
-        near[np.isnan(near)] = np.inf  # the sum overflowed: decided in float64
-        near[~np.isfinite(self._lengths)] = -np.inf
-        near[[self.index[item] for item in plus + minus if isinstance(item, str)]] = -np.inf
-        wanted = min(wanted, int((near > -np.inf).sum()))
-        if wanted == 0:
-            return []
-        least = near[np.argpartition(near, len(near) - wanted)[-wanted:]].min()
-        rounding = self.vectors.shape[1] * float(np.finfo(np.float32).eps)
-        rows = np.flatnonzero((near >= least - rounding) & (near > -np.inf))
-        cosines = _over_lengths(_by_rows(lambda x: (x * query).sum(axis=1), self.vectors, rows), self._lengths[rows])
-        order = np.lexsort((rows, -cosines))[:wanted]
-        return [(self.words[rows[i]], _cosine(float(cosines[i]))) for i in order]
+    def analogy(self, a: Any, b: Any, c: Any, *, topn: int = 10, method: str = "3CosAdd") -> list[tuple[str, float]]:
+        """Return answers to "`a` is to `b` as `c` is to ...", the best first, and their scores.
+
+        Parameters
+        ----------
+        a, b, c
+            Words or vectors. Words are no answers.
+        topn
+            How many answers.
+        method
+            "3CosAdd": `most_similar` to b - a + c. "3CosMul": `most_similar_cosmul`.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            As `most_similar`; or the method is not known.
+
+        Examples
+        --------
+        >>> vectors = KeyedVectors(["man", "king", "woman", "queen"], [[1, 0], [1, 1], [-1, 0], [-1, 1]])
+        >>> vectors.analogy("man", "king", "woman")[0][0]
+        'queen'
+        """
+        check_method(method)
+        answer = self.most_similar if method == "3CosAdd" else self.most_similar_cosmul
+        return answer([b, c], negative=[a], topn=topn)
+
+    def doesnt_match(self, words: Iterable[Any]) -> Any:
+        """Return the one of several words (or vectors) that has the smallest cosine with the mean of their directions.
+
+        Raises
+        ------
+        KeyError
+            A word has no vector.
+        ValueError
+            There are none, or a vector has another length or is not finite.
+        """
+        items = _items(words)
+        if not items:
+            raise ValueError("words hold nothing: give two words or more")
+        directions = self._directions(items)
+        return items[int((directions @ directions.mean(axis=0)).argmin())]
 
     def save(self, path: str | os.PathLike[str], *, format: str | None = None) -> None:
         """Write the words and vectors to a file.
@@ -142,23 +246,35 @@ class KeyedVectors:
             The file. It is replaced only when all is written.
         format
             "glove" (text, a line ``word x1 ... xD`` a word), "word2vec" (the same after a line ``V D``),
-            "word2vec-binary" or "npz". Default: by the suffix, .txt, .vec or .w2v, .bin, .npz.
+            "word2vec-binary", "npz", or "npy" (the vectors, then the words' bytes and where each ends: three arrays in
+            the one file, of which ``numpy.load`` takes the first). Default: by the suffix, .txt, .vec or .w2v, .bin,
+            .npz, .npy.
 
         Raises
         ------
         OSError
             The file cannot be written. What stood there before is unchanged.
         ValueError
-            The format is not known, or a word is empty or holds ASCII white space (only "npz" takes that).
+            The format is not known, or a word is empty or holds ASCII white space (only "npz" and "npy" take that).
         """
         vector_files.write(path, vector_files.format_to_write(path, format), self.words, self.vectors)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, format: str | None = None, mmap: bool = False) -> KeyedVectors:
-        """Read what `save`, GloVe, word2vec or fastText wrote; the first three may be packed as .gz, .bz2 or .xz.
+        """Read what `save`, GloVe, word2vec or fastText wrote; text and word2vec's binary files may be packed.
 
         In "glove" a header line is recognised where there is one. Words in text may hold spaces: the last D fields of a
-        line are the vector.
+        line are the vector. A number becomes the float32 that ``numpy.float32`` makes of it, bit for bit; NaN and
+        infinities are taken as they are.
+
+        Parameters
+        ----------
+        path
+            The file; text may be packed as .gz, .bz2, .xz or .zst.
+        format
+            As in `save`.
+        mmap
+            Map the vectors of a .npy file into memory: only those that are used are read.
 
         Raises
         ------
@@ -175,20 +291,48 @@ class KeyedVectors:
         return cls(*vector_files.read(path, vector_files.format_of(path, format), mmap=flag("mmap", mmap)))
 
     @cached_property
-    def _lengths(self) -> NDArray[np.float64]:
-        return np.sqrt(_by_rows(lambda x: (x * x).sum(axis=1), self.vectors, None))
+    def _neighbours(self) -> Neighbours:
+        return Neighbours(self.vectors)
 
-    def _direction(self, item: Any) -> NDArray[np.float64]:
-        """Return a word's or a given vector divided by its length."""
-        vector = np.asarray(self[item] if isinstance(item, str) else item)
-        if vector.dtype.kind not in "fiu" or vector.shape != self.vectors.shape[1:]:
-            raise ValueError(
-                f"a query must be a word or a vector of shape {self.vectors.shape[1:]}, got {vector.dtype.name} of "
-                f"shape {vector.shape}"
-            )
-        if not np.isfinite(vector).all():
-            raise ValueError(f"the vector of {item!r:.60} is not finite")
-        return _unit(vector.astype(np.float64))
+    def _named(self, found: Found) -> list[tuple[str, float]]:
+        return [(self.words[row], score) for row, score in zip(*(x.tolist() for x in found), strict=True)]
+
+    def _rows(self, items: Iterable[Any]) -> list[int]:
+        """Return the rows of those items that are words."""
+        return [self.index[item] for item in items if isinstance(item, str)]
+
+    def _directions(self, items: Sequence[Any]) -> NDArray[np.float64]:
+        """Return words' or given vectors ``(N, D)``, each divided by its length."""
+        rows = np.empty((len(items), self.vectors.shape[1]))
+        for row, item in zip(rows, items, strict=True):
+            vector = np.asarray(self[item] if isinstance(item, str) else item)
+            if vector.dtype.kind not in "fiu" or vector.shape != row.shape:
+                raise ValueError(
+                    f"a query must be a word or a vector of shape {row.shape}, got {vector.dtype.name} of "
+                    f"shape {vector.shape}"
+                )
+            row[:] = vector
+            if not np.isfinite(row).all():
+                raise ValueError(f"the vector of {item!r:.60} is not finite")
+            row[:] = _unit(row)
+        return rows
+
+
+def check_method(method: str) -> None:
+    """Raise if there is no such way to answer analogies.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, got {method!r}")
+
+
+def _check_query(positive: Sequence[Any], negative: Sequence[Any]) -> None:
+    if not positive and not negative:
+        raise ValueError("positive and negative hold nothing: give a word or a vector")
 
 
 def _items(query: Any) -> list[Any]:
@@ -205,22 +349,3 @@ def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
         return vector
     vector = vector / largest  # its squares neither overflow nor vanish
     return vector / np.sqrt((vector * vector).sum())
-
-
-def _cosine(value: float) -> float:
-    return max(-1.0, min(1.0, value))
-
-
-def _over_lengths(products: NDArray[Any], lengths: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(products, lengths, out=np.zeros(len(lengths)), where=lengths != 0)
-
-
-def _by_rows(function: Any, vectors: NDArray[np.float32], rows: NDArray[np.intp] | None) -> NDArray[np.float64]:
-    """Return a function of each row (or of those chosen), computed in float64 some rows at a time."""
-    n = len(vectors) if rows is None else len(rows)
-    out = np.empty(n)
-    with np.errstate(invalid="ignore"):
-        for begin in range(0, n, _ROWS):
-            part = slice(begin, begin + _ROWS)
-            out[part] = function(vectors[part if rows is None else rows[part]].astype(np.float64))
-    return out
