@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import lzma
+import re
+from itertools import pairwise
+from math import inf
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from scipy import sparse, stats
 
 import fastnlp
 from fastnlp._dispatch import implementation
+from fastnlp.ops import _glove_grid, _glove_state
 
 NAMES = ("word_vectors", "context_vectors", "word_bias", "context_bias")
 
@@ -32,8 +36,10 @@ def counts(rng):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks of at most 7 words, so that small matrices have many, and the last are not full."""
-    monkeypatch.setattr(importlib.import_module("fastnlp.ops.glove"), "_BLOCK", 7)
+    """Blocks of at most 7 words in visits of 3 diagonals: small matrices have many, and the last are not full."""
+    grid = importlib.import_module("fastnlp.ops._glove_grid")
+    monkeypatch.setattr(grid, "_BLOCK", 7)
+    monkeypatch.setattr(grid, "_VISIT", 3)
 
 
 @pytest.fixture
@@ -51,70 +57,137 @@ def arranged(backend, matrix, blocks, rng):
     words = np.full((blocks, size), -1, np.int32)
     words[block, place] = np.arange(matrix.shape[0])
     starts = np.full(blocks * blocks * size + 1, -7)
-    rows, cols = np.full((2, matrix.nnz), -7, np.int32)
-    values = np.full(matrix.nnz, np.nan)
+    places = np.full((matrix.nnz, 2), 999, np.uint16)
+    values = np.full((matrix.nnz, 2), np.nan, np.float32)
     csr = matrix.indptr.astype(np.int64), matrix.indices, matrix.data
-    implementation("glove", backend).arrange(*csr, block, place, words, starts, rows, cols, values)
-    return label, starts, rows, cols, values
+    implementation("glove", backend).arrange(*csr, block, place, words, 10.0, 0.75, starts, places, values)
+    return label, starts, places.astype(np.int64), values
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 5, 60])
 def test_arranged_entries_can_run_at_once(blocks, counts, backend, rng):
-    label, starts, rows, cols, values = arranged(backend, counts, blocks, rng)
+    label, starts, places, values = arranged(backend, counts, blocks, rng)
     size = -(-60 // blocks)
     assert starts[0] == 0
     assert starts[-1] == counts.nnz
-    everything = sparse.csr_array((values, (rows, cols)), shape=(blocks * size, blocks * size)).toarray()
-    assert_array_equal(everything[np.ix_(label, label)], counts.toarray())
-    for s in range(blocks):
-        for b in range(blocks):
-            for k in range(size):
-                part = slice(*starts[(s * blocks + b) * size + k :][:2])
-                assert (rows[part] // size == b).all()
-                assert (cols[part] // size == (b + s) % blocks).all()
-                assert ((cols[part] - rows[part]) % size == k % size).all()
-                assert (np.diff(rows[part]) > 0).all()
-                assert np.unique(cols[part]).size == cols[part].size
+    s, b, k = np.unravel_index(np.repeat(np.arange(starts.size - 1), np.diff(starts)), (blocks, blocks, size))
+    rows, cols = b * size + places[:, 0], (b + s) % blocks * size + places[:, 1]
+    everything = sparse.csr_array((np.exp(values[:, 0]), (rows, cols)), shape=(blocks * size, blocks * size)).toarray()
+    assert_allclose(everything[np.ix_(label, label)], counts.toarray(), rtol=1e-5)
+    assert_allclose(values[:, 1], np.minimum(1, np.exp(values[:, 0].astype(float)) / 10) ** 0.75, rtol=1e-5)
+    assert_array_equal((places[:, 1] - places[:, 0]) % size, k)
+    for begin, end in pairwise(starts):
+        assert (np.diff(places[begin:end, 0]) > 0).all()
+        assert np.unique(places[begin:end, 1]).size == end - begin
 
 
-@pytest.mark.parametrize("blocks", [1, 4])
-def test_an_epoch_is_entry_by_entry_training(blocks, counts, backend, rng):
-    """Against the rule of the original program, one entry after the other, biases apart from the vectors."""
-    _, starts, rows, cols, values = arranged(backend, counts, blocks, rng)
+def by_the_original_program(parameters, squares, entries, rate, bias_rate, clip):
+    """Its loop over entries (row, column, count), in float64, in place; return the loss of each."""
+    (w, v, b, c), (gw, gv, gb, gc) = parameters, squares
+    losses = []
+    for i, j, count in entries:
+        error = w[i] @ v[j] + b[i] + c[j] - np.log(count)
+        slope = min(1, count / 10) ** 0.75 * error
+        losses.append(0.5 * slope * error)
+        dw, dv = rate * np.clip(slope * v[j], -clip, clip), rate * np.clip(slope * w[i], -clip, clip)
+        bias = bias_rate * slope
+        for z, g, at, t in (w, gw, i, dw), (v, gv, j, dv), (b, gb, i, bias), (c, gc, j, bias):
+            z[at] -= t / np.sqrt(g[at])
+            g[at] += t**2
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("blocks", "clip", "bias_rate"), [(1, 100, 0.05), (4, 100, 1.0), (4, 0.1, 0.05), (5, inf, 0.3)]
+)
+def test_visits_are_the_loop_of_the_original_program(blocks, clip, bias_rate, counts, backend, rng):
+    """Biases apart from the vectors, with a rate of their own, and only gradients of vectors clipped."""
+    _, starts, places, values = arranged(backend, counts, blocks, rng)
     size, dim, rate = -(-60 // blocks), 5, 0.05
-    logs, weights = np.log(values), np.minimum(1, values / 10) ** 0.75
     words = blocks * size
-    w, v, b, c = (rng.standard_normal(shape) / 5 for shape in ((words, dim), (words, dim), words, words))
+    z = [rng.standard_normal(shape) / 5 for shape in ((words, dim), (words, dim), words, words)]
+    squares = [np.ones_like(each) for each in z]
     x, y = np.zeros((2, words, 8), np.float32)
-    x[:, :dim], x[:, dim], x[:, dim + 1] = w, b, 1
-    y[:, :dim], y[:, dim], y[:, dim + 1] = v, 1, c
+    x[:, :dim], x[:, dim], x[:, dim + 1] = z[0], z[2], 1
+    y[:, :dim], y[:, dim], y[:, dim + 1] = z[1], 1, z[3]
     gx, gy = np.ones((2, words, 8), np.float32)
     gx[:, dim + 1] = gy[:, dim] = 1e38
-    rounds = rng.permutation(blocks)
-    diagonals = rng.permuted(np.tile(np.arange(size, dtype=np.int32), (blocks, 1)), axis=1)
-    cost = np.full((blocks, blocks), np.nan)
-    entries = rows, cols, logs.astype(np.float32), weights.astype(np.float32), starts
-    implementation("glove", backend).epoch(*entries, rounds, diagonals, x, y, gx, gy, np.float32(rate), cost)
-
-    gw, gv, gb, gc = (np.ones_like(z) for z in (w, v, b, c))
-    expected = np.zeros((blocks, blocks))
-    for s in rounds:
+    gx[:, dim] = gy[:, dim + 1] = (rate / bias_rate) ** 2
+    train = implementation("glove", backend).train
+    for s in rng.permutation(blocks):
+        diagonals = rng.permutation(size)[: size - 1].astype(np.int32)  # one is left out
+        cost, failed = np.full(blocks, np.nan), np.full(blocks, 7)
+        packed = places.astype(np.uint16), values, starts
+        train(*packed, int(s), diagonals, x, y, gx, gy, dim, rate, clip, cost, failed)
+        assert_array_equal(failed, -1)
         for block in range(blocks):
-            for k in diagonals[s]:
-                for e in range(*starts[(s * blocks + block) * size + k :][:2]):
-                    i, j = rows[e], cols[e]
-                    error = w[i] @ v[j] + b[i] + c[j] - logs[e]
-                    expected[s, block] += 0.5 * weights[e] * error**2
-                    slope = rate * weights[e] * error
-                    steps = (w, gw, i, slope * v[j]), (v, gv, j, slope * w[i]), (b, gb, i, slope), (c, gc, j, slope)
-                    for z, g, at, t in steps:
-                        z[at] -= t / np.sqrt(g[at])
-                        g[at] += t**2
-    assert (expected > 0).sum() == blocks**2
-    assert_allclose(cost, expected, rtol=1e-5)
-    assert_allclose(x, np.column_stack([w, b, np.ones(words), np.zeros(words)]), atol=2e-6)
-    assert_allclose(y, np.column_stack([v, np.ones(words), c, np.zeros(words)]), atol=2e-6)
-    assert_allclose(gx[:, :dim], gw, rtol=1e-5)
+            entries = [
+                (block * size + places[e, 0], (block + s) % blocks * size + places[e, 1], np.exp(float(values[e, 0])))
+                for k in diagonals
+                for e in range(*starts[(s * blocks + block) * size + k :][:2])
+            ]
+            losses = by_the_original_program(z, squares, entries, rate, bias_rate, clip)
+            assert_allclose(cost[block], sum(losses), rtol=2e-5)
+    ones, zeros = np.ones(words), np.zeros(words)
+    assert_allclose(x, np.column_stack([z[0], z[2], ones, zeros]), atol=4e-6)
+    assert_allclose(y, np.column_stack([z[1], ones, z[3], zeros]), atol=4e-6)
+    assert_allclose(gx[:, :dim], squares[0], rtol=2e-5)
+    assert_allclose(gy[:, :dim], squares[1], rtol=2e-5)
+
+
+def test_a_block_stops_at_a_loss_that_is_not_finite(counts, backend, rng):
+    _, starts, places, values = arranged(backend, counts, 3, rng)
+    x, y, gx, gy = np.ones((4, 60, 8), np.float32)
+    x[25, 0] = np.nan  # in block 1
+    cost, failed = np.full(3, np.nan), np.full(3, 7)
+    diagonals = np.arange(20, dtype=np.int32)
+    packed = places.astype(np.uint16), values, starts
+    implementation("glove", backend).train(*packed, 1, diagonals, x, y, gx, gy, 6, 0.05, 100.0, cost, failed)
+    assert np.isfinite(cost).all()
+    assert_array_equal(failed < 0, [True, False, True])
+    at = failed[1]
+    assert places[at, 0] == 5
+    assert starts[(3 + 1) * 20] <= at < starts[(3 + 2) * 20]
+
+
+def test_one_step_by_hand(backend):
+    """Two words that met once each way, of weight 1: each parameter steps by the rate times its gradient."""
+    counts = sparse.csr_array(np.array([[0.0, 20.0], [30.0, 0.0]]))
+    model = fastnlp.GloVe(3, x_max=10, epochs=1, lr=0.1, bias_lr=0.5, seed=3).fit(counts, backend=backend)
+    state = _start(counts, model)[1]
+    before = state.take()
+    error = [
+        before["word_vectors"][i] @ before["context_vectors"][1 - i]
+        + before["word_bias"][i]
+        + before["context_bias"][1 - i]
+        - np.log(count)
+        for i, count in ((0, 20.0), (1, 30.0))
+    ]
+    assert_allclose(model.loss_, [(error[0] ** 2 + error[1] ** 2) / 4], rtol=1e-6)
+    for i in (0, 1):
+        step = 0.1 * error[i] * before["context_vectors"][1 - i]
+        assert_allclose(model.word_vectors[i], before["word_vectors"][i] - step, rtol=1e-5)
+        assert_allclose(model.word_bias[i], before["word_bias"][i] - 0.5 * error[i], rtol=1e-5)
+        step = 0.1 * error[i] * before["word_vectors"][i]
+        assert_allclose(model.context_vectors[1 - i], before["context_vectors"][1 - i] - step, rtol=1e-5)
+        assert_allclose(model.context_bias[1 - i], before["context_bias"][1 - i] - 0.5 * error[i], rtol=1e-5)
+
+
+def test_the_start_is_that_of_the_original_program():
+    counts = sparse.csr_array(np.ones((500, 500)))
+    state = _start(counts, fastnlp.GloVe(20))[1]
+    for name, values in state.take().items():
+        assert np.abs(values).max() <= 0.5 / 20, name
+        assert_allclose(values.std(), 1 / 20 / np.sqrt(12), rtol=0.1)
+        assert abs(values.mean()) < 0.005
+    for name, squares in state.take_squares().items():
+        assert (squares == 1).all(), name
+
+
+def _start(counts, model):
+    """What `model` begins from."""
+    grid = _glove_grid.Grid.deal(counts, model._random(0))
+    return grid, _glove_state.State(grid, model.dim, model._random(1), (model.lr / (model.bias_lr or model.lr)) ** 2)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -221,31 +294,87 @@ def test_progress_and_interruption(counts, backend):
 
 
 def test_divergence_is_an_error_and_the_last_epoch_stays(counts, backend):
-    kernels = implementation("glove", backend)
-    model = fastnlp.GloVe(4, epochs=9, lr=1e30)
-    with pytest.raises(FloatingPointError, match=r"diverged in epoch 1 of 9 .*smaller lr than 1e\+30.*epoch 0"):
-        model.fit(counts, backend=backend)
+    words = [f"w{i}" for i in range(60)]
+    model = fastnlp.GloVe(4, epochs=9, lr=1e30, grad_clip=None)
+    message = (
+        r"diverged in epoch 1 of 9 at the pair 'w\d+', 'w\d+' \(row \d+, column \d+\): use a smaller lr than 1e\+30"
+    )
+    with pytest.raises(FloatingPointError, match=message + ".*grad_clip=100; the vectors of epoch 0 are kept") as error:
+        model.fit(counts, words, backend=backend)
+    row, column = map(int, re.findall(r"(?:row|column) (\d+)", str(error.value)))
+    assert counts[row, column] > 0
     assert model.loss_ == []
-    assert np.isfinite(model.vectors).all()
+    assert np.isfinite(model.vectors.vectors).all()
 
-    done = 0
+
+@pytest.mark.parametrize("where", ["loss", "vector"])
+def test_the_pair_that_broke_is_named(where, counts, backend, monkeypatch):
+    """In the third epoch a bias, or a vector after its last step, is made infinite."""
+    kernels = implementation("glove", backend)
+    visits = len(_start(counts, fastnlp.GloVe(4))[0].order(np.random.default_rng(0)))
+    kernels_train, calls = kernels.train, 0
 
     def break_third(*arguments):
-        nonlocal done
-        kernels_epoch(*arguments)
-        done += 1
-        if done == 3:
-            arguments[7][0, 0] = np.nan  # in x, after a finite cost
+        nonlocal calls
+        calls += 1
+        if where == "loss" and calls == 2 * visits + 1:
+            arguments[5][:, 4] = np.inf
+        kernels_train(*arguments)
+        if where == "vector" and calls == 3 * visits:
+            arguments[5][0, 0] = np.nan
 
-    kernels_epoch = kernels.epoch
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "epoch", break_third)
-        model = fastnlp.GloVe(4, epochs=9)
-        with pytest.raises(FloatingPointError, match="epoch 3 of 9"):
-            model.fit(counts, backend=backend)
-    two = fastnlp.GloVe(4, epochs=2).fit(counts, backend=backend)
+    monkeypatch.setattr(kernels, "train", break_third)
+    model = fastnlp.GloVe(4, epochs=9, bias_lr=1.0)
+    message = "epoch 3 of 9 at the pair" if where == "loss" else "epoch 3 of 9: use a smaller lr"
+    with pytest.raises(FloatingPointError, match=message + ".* or bias_lr than 1.0"):
+        model.fit(counts, backend=backend)
+    monkeypatch.undo()
+    two = fastnlp.GloVe(4, epochs=2, bias_lr=1.0).fit(counts, backend=backend)
     assert model.loss_ == two.loss_
     assert_array_equal(model.vectors, two.vectors)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_orders_of_epochs(counts, backend):
+    grid = _start(counts, fastnlp.GloVe(4))[0]
+    seen = [(s, k) for s, diagonals in grid.order(np.random.default_rng(0)) for k in diagonals.tolist()]
+    blocks, size = grid.words.shape
+    assert sorted(seen) == [(s, k) for s in range(blocks) for k in range(size)]
+    once, each = (fastnlp.GloVe(4, epochs=3, shuffle=name).fit(counts, backend=backend) for name in ("once", "epoch"))
+    assert once.loss_[0] == each.loss_[0]
+    assert once.loss_[1] != each.loss_[1]
+
+
+def test_early_stop(counts, backend):
+    whole = fastnlp.GloVe(4, epochs=30).fit(counts, backend=backend).loss_
+    gains = [(a - b) / a for a, b in pairwise(whole)]
+    tol = gains[5] * 1.0001
+    below = [gain < tol for gain in gains]
+    first = below.index(True) + 2
+    early = fastnlp.GloVe(4, epochs=30, tol=tol).fit(counts, backend=backend)
+    assert early.loss_ == whole[:first]
+    three = next(i for i in range(len(below)) if all(below[i : i + 3])) + 4
+    patient = fastnlp.GloVe(4, epochs=30, tol=tol, patience=3).fit(counts, backend=backend)
+    assert patient.loss_ == whole[:three]
+    assert three > first
+
+
+def test_outputs_of_the_original_program(counts, backend, tmp_path):
+    model = fastnlp.GloVe(4, epochs=1).fit(counts, [f"w{i}" for i in range(60)], backend=backend)
+    w, v, b, c = (getattr(model, name) for name in NAMES)
+    expected = {
+        "sum": w + v,
+        "word": w,
+        "context": v,
+        "concat": np.hstack([w, v]),
+        "all": np.hstack([w, b[:, None], v, c[:, None]]),
+    }
+    for which, vectors in expected.items():
+        assert_array_equal(model.vectors_of(which).vectors, vectors)
+        model.save(tmp_path / "v.txt", which=which)
+        assert_array_equal(fastnlp.KeyedVectors.load(tmp_path / "v.txt").vectors, vectors)
+    with pytest.raises(ValueError, match="which must be one of sum, word, context, concat, all, got 'both'"):
+        model.vectors_of("both")
 
 
 def test_words(counts, backend, tmp_path):
@@ -266,7 +395,10 @@ def test_without_words_or_fit(counts, backend, tmp_path):
         _ = model.vectors
     with pytest.raises(ValueError, match="save needs the words"):
         model.fit(counts, backend=backend).save(tmp_path / "vectors.txt")
-    assert repr(model) == "GloVe(dim=4, x_max=100.0, alpha=0.75, lr=0.05, epochs=1, seed=0)"
+    assert repr(model) == (
+        "GloVe(dim=4, x_max=100.0, alpha=0.75, lr=0.05, epochs=1, seed=0, bias_lr=None, grad_clip=100.0, "
+        "shuffle='once', tol=None, patience=1)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,6 +415,12 @@ def test_without_words_or_fit(counts, backend, tmp_path):
         ({"alpha": -1}, ValueError),
         ({"alpha": "1"}, TypeError),
         ({"x_max": None}, TypeError),
+        ({"bias_lr": 0}, ValueError),
+        ({"grad_clip": np.inf}, ValueError),
+        ({"grad_clip": -1}, ValueError),
+        ({"shuffle": "never"}, ValueError),
+        ({"tol": -0.1}, ValueError),
+        ({"patience": 0}, ValueError),
     ],
 )
 def test_bad_options(change, error):
@@ -331,8 +469,18 @@ def test_counts_with_duplicates_are_added_up_and_left_alone(backend):
         assert_array_equal(array, kept)
 
 
-def test_quality_on_text(corpus_file):
-    """WikiText-2: the original program's cost after two epochs is 0.0545; people agree with the similarities."""
+@pytest.mark.usefixtures("small_blocks")
+def test_counts_in_mapped_files(counts, backend, tmp_path):
+    for name in ("data", "indices", "indptr"):
+        np.save(tmp_path / f"{name}.npy", getattr(counts, name))
+    parts = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("data", "indices", "indptr"))
+    mapped = sparse.csr_array(tuple(parts), shape=counts.shape, copy=False)
+    fits = [fastnlp.GloVe(4, epochs=2).fit(matrix, backend=backend) for matrix in (mapped, counts)]
+    assert_array_equal(fits[0].vectors, fits[1].vectors)
+
+
+def test_cost_and_quality_on_text(corpus_file):
+    """WikiText-2, against the original program's cost, mean of seeds 1 to 3, and people's judgement of similarity."""
     if importlib.util.find_spec("numba") is None:
         pytest.skip("training on a whole corpus needs numba")
     with lzma.open(corpus_file("wikitext-2.txt.xz"), "rt", encoding="utf-8") as file:
@@ -340,9 +488,9 @@ def test_quality_on_text(corpus_file):
     vocab = fastnlp.build_vocab(lines, tokenizer="whitespace", min_count=5)
     counts = fastnlp.cooccurrence(fastnlp.encode(lines, vocab), window=10, backend="cpu")
     assert counts.nnz == 8_008_090
-    model = fastnlp.GloVe(50, x_max=10, epochs=4).fit(counts, vocab, backend="cpu")
-    assert 0.048 < model.loss_[1] < 0.0545
+    model = fastnlp.GloVe(50, x_max=10, bias_lr=1.0, epochs=4).fit(counts, vocab, backend="cpu")
+    assert_allclose([model.loss_[1], model.loss_[3]], [0.054566, 0.042725], rtol=0.01)
     pairs = [line.split() for line in corpus_file("eval/EN-MEN-TR-3k.txt").read_text("utf-8").splitlines()]
     known = [(model.vectors.similarity(a, b), float(score)) for a, b, score in pairs if a in vocab and b in vocab]
     assert len(known) > 1500
-    assert stats.spearmanr(*zip(*known, strict=True)).statistic >= 0.15
+    assert stats.spearmanr(*zip(*known, strict=True)).statistic >= 0.1

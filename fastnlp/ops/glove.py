@@ -1,31 +1,31 @@
 """`GloVe`: word vectors from co-occurrence counts.
 
-A backend provides ``arrange(indptr, indices, counts, block, place, words, starts, rows, cols, values)``, which sorts
-the entries of the matrix into the order of training, and ``epoch(rows, cols, logs, weights, starts, rounds, diagonals,
-x, y, gx, gy, rate, cost)``, which trains on each of them once. The schedule is told in ``kernels/reference/glove.py``.
+A backend provides ``arrange``, which sorts the entries of the matrix into blocks and diagonals, and ``train``, which
+trains on some diagonals of the blocks of a round. The schedule is told in ``kernels/reference/glove.py``. Beside this
+file, `_glove_checks` reads what `fit` is given, `_glove_grid` cuts the matrix into blocks and orders an epoch,
+`_glove_state` holds the parameters, and `_glove_checkpoint` writes and reads them.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from math import isfinite
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import pairwise
+from math import inf, isfinite
+from typing import Any
 
 import numpy as np
 
-from fastnlp._arrays import Array, kernel_ready
+from fastnlp._arrays import Array
 from fastnlp._checks import integer, positive
 from fastnlp._dispatch import kernels_for
+from fastnlp.ops._glove_checkpoint import Checkpoints, Saved, fingerprint, saved_from
+from fastnlp.ops._glove_checks import checked_counts, checked_frozen, checked_initial, checked_words, csr_arrays
+from fastnlp.ops._glove_grid import Grid
+from fastnlp.ops._glove_state import NAMES, State
 
-if TYPE_CHECKING:
-    from scipy import sparse
-
-_BLOCK = 1024  # words of a block: at 50 features its four arrays take 1 MB, and stay near the core
-_MOST_BLOCKS = 64  # no more threads than that can work at once
-_LANES = 8  # vectors are padded to a multiple of it, so that loops over them have no remainder
-_UNMOVED = np.float32(1e38)  # an accumulated gradient beside which every step vanishes
+_SETTINGS = ("dim", "x_max", "alpha", "lr", "bias_lr", "grad_clip", "shuffle", "seed")  # on which the vectors depend
+_KINDS = ("sum", "word", "context", "concat", "all")
 
 
 class GloVe:
@@ -46,6 +46,18 @@ class GloVe:
         How often each count is trained on.
     seed
         Of the initial vectors and of the order of training.
+    bias_lr
+        The learning rate of the biases. None: `lr`, as in the paper and in version 1.2 of the original program. 1.0 is
+        what the program does since 2020, when its biases lost the rate.
+    grad_clip
+        The largest absolute value of an element of the gradient of a vector, before the rate; None: not clipped.
+        Biases are not clipped.
+    shuffle
+        "once": all epochs go through the counts in one random order, as in the original program. "epoch": each has an
+        order of its own.
+    tol, patience
+        Stop early when the loss of `patience` epochs in a row was lower by less than the fraction `tol` than that of
+        the epoch before. None: do not.
 
     Attributes
     ----------
@@ -53,6 +65,8 @@ class GloVe:
         w and v.
     word_bias, context_bias : arrays ``(V,)`` of float32
         b and c.
+    words : list of str, or None
+        The words of the rows, if there was a vocabulary.
     loss_ : list of float
         For each epoch the mean over all counts of ``f(X_ij) / 2 error^2``, each taken just before it was trained on:
         what the original program prints as cost.
@@ -60,25 +74,29 @@ class GloVe:
     Raises
     ------
     TypeError
-        `dim`, `epochs` or `seed` is not an integer, or another is not a number.
+        `dim`, `epochs`, `seed` or `patience` is not an integer, or another is not a number.
     ValueError
-        `dim`, `x_max`, `lr` or `epochs` is not positive, `alpha` or `seed` is negative, or one is not finite.
+        `dim`, `x_max`, `lr`, `epochs`, `bias_lr`, `grad_clip` or `patience` is not positive, `alpha`, `seed` or `tol`
+        is negative, one is not finite, or `shuffle` is another word.
 
     Notes
     -----
     The step of a parameter z with gradient grad is that of the original program, with the rate inside the accumulator:
-    ``t = lr grad; z -= t / sqrt(G); G += t^2``, G from 1. Biases take the same step. So it was in version 1.2 and in
-    the paper; the program has since lost `lr` in the step of the biases. Gradients are not clipped; a loss that is not
-    finite stops the training. Vectors start uniform in ``(-0.5, 0.5) / dim``.
+    ``t = lr grad; z -= t / sqrt(G); G += t^2``, G from 1. Vectors start uniform in ``(-0.5, 0.5) / dim``.
 
     Training runs in float32, on blocks of the matrix that share neither rows nor columns, so the result is the same
-    for any number of threads, bit for bit on one kind of processor.
+    for any number of threads, bit for bit on one kind of processor. It needs 12 bytes for each stored count beside the
+    counts, and about ``24 dim`` bytes for each word. The counts may lie in mapped files.
+
+    On text, "epoch" prints a loss that is about 1 % lower after 15 epochs than "once": mostly because some counts come
+    round soon after they were last trained on.
 
     References
     ----------
     Pennington, Socher, Manning: GloVe: Global Vectors for Word Representation (2014), and their implementation.
     Gemulla and others: Large-scale matrix factorization with distributed stochastic gradient descent (2011), for the
-    blocks.
+    blocks. Dingwall, Potts: Mittens: an extension of GloVe for learning domain-specialized representations (2018), for
+    the pull.
 
     Examples
     --------
@@ -103,28 +121,47 @@ class GloVe:
         lr: float = 0.05,
         epochs: int = 25,
         seed: int = 0,
+        bias_lr: float | None = None,
+        grad_clip: float | None = 100.0,
+        shuffle: str = "once",
+        tol: float | None = None,
+        patience: int = 1,
     ) -> None:
         self.dim = integer("dim", dim, least=1)
         self.epochs = integer("epochs", epochs, least=1)
         self.seed = integer("seed", seed, least=0, most=None)
         self.x_max, self.lr = positive("x_max", x_max), positive("lr", lr)
         self.alpha = positive("alpha", alpha, or_zero=True)
-        self._words: list[str] | None = None
+        self.bias_lr = None if bias_lr is None else positive("bias_lr", bias_lr)
+        self.grad_clip = None if grad_clip is None else positive("grad_clip", grad_clip)
+        if shuffle not in ("once", "epoch"):
+            raise ValueError(f"shuffle must be 'once' or 'epoch', got {shuffle!r}")
+        self.shuffle = shuffle
+        self.tol = None if tol is None else positive("tol", tol, or_zero=True)
+        self.patience = integer("patience", patience, least=1)
+        self.words: list[str] | None = None
         self._vectors: Any = None
 
     def __repr__(self) -> str:
-        names = ("x_max", "alpha", "lr", "epochs", "seed")
-        return f"GloVe(dim={self.dim}, {', '.join(f'{name}={getattr(self, name)}' for name in names)})"
+        names = ("x_max", "alpha", "lr", "epochs", "seed", "bias_lr", "grad_clip", "shuffle", "tol", "patience")
+        return f"GloVe(dim={self.dim}, {', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     def fit(
         self,
         counts: Any,
         vocab: Any = None,
         *,
+        initial: Any = None,
+        pull: float = 0.0,
+        frozen: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        checkpoint_seconds: float | None = None,
+        resume: bool | str | os.PathLike[str] = False,
         progress: Callable[[int, int, float], object] | None = None,
         backend: str | None = None,
     ) -> GloVe:
-        """Train on co-occurrence counts, from the beginning.
+        """Train on co-occurrence counts, from the beginning, from given vectors, or from a checkpoint.
 
         Parameters
         ----------
@@ -132,6 +169,28 @@ class GloVe:
             A square SciPy sparse matrix or array of positive numbers, such as `cooccurrence` returns.
         vocab
             The V words, in order: a `Vocabulary` or a sequence of str.
+        initial
+            Vectors to begin with instead of random ones: `KeyedVectors`, a dict from words to vectors, or a fitted
+            `GloVe`. Words of `vocab` that it lacks begin at random: so words are added to an old vocabulary. A `GloVe`
+            gives w, v and the biases; other vectors u give ``w = u / 2 + r`` and ``v = u / 2 - r`` with the random
+            start r. Accumulated gradients begin anew.
+        pull
+            The strength mu of ``mu |w + v - u|^2``, added to the loss for each word that `initial` gives as u; it is
+            not part of `loss_`. After each epoch one implicit AdaGrad step is taken: with ``a = 2 mu lr / sqrt(G)`` of
+            w and b likewise of v, ``D = (w + v - u) / (1 + a + b); w -= a D; v -= b D``.
+        frozen
+            Words whose vectors w and v stay as they begin; their biases are trained. An iterable of words, an array of
+            bool ``(V,)``, or True: all words that `initial` gives.
+        checkpoint
+            A file to which all that is needed to go on is written, after each epoch and at the end. It is only
+            replaced when all is written.
+        checkpoint_every, checkpoint_seconds
+            Write it after every so many epochs, or (also within an epoch) when so many seconds have passed since the
+            last; and at the end.
+        resume
+            True: go on from the file `checkpoint` if it is there. A path: go on from this file. The result is the same,
+            bit for bit, as of an unbroken run. The counts, the settings and `initial`, `pull` and `frozen` must be the
+            same; `epochs`, `tol` and `patience` may differ, so more epochs can be added.
         progress
             Called after each epoch as ``progress(done, epochs, loss)``.
         backend
@@ -141,45 +200,105 @@ class GloVe:
         -------
         GloVe
             This object. If training is interrupted, from the keyboard or by an exception of `progress`, it keeps the
-            vectors and losses of the epochs that were finished.
+            vectors and losses of the epochs that were finished, and the last checkpoint stays.
 
         Raises
         ------
         TypeError
-            `counts` is not a sparse matrix of real numbers, or `vocab` does not hold str.
+            `counts` is not a sparse matrix of real numbers, `vocab` does not hold str, or `initial` or `frozen` is of
+            another kind.
         ValueError
             `counts` is not square, is empty, or stores a value that is not positive and finite; `vocab` has another
-            length or a word twice.
+            length or a word twice; `initial` shares no word with it or has vectors of another length; `frozen` names
+            other words; or the checkpoint is damaged, or of other counts or settings.
+        OSError
+            A checkpoint cannot be written or read.
         FloatingPointError
-            The training diverged. The object keeps the last epoch before.
+            The training diverged: the message names the epoch, the pair and what to change. The object keeps the last
+            epoch before.
         """
-        matrix = _checked(counts)
-        words = _checked_words(vocab, matrix.shape[0])
+        checkpoints = Checkpoints(checkpoint, checkpoint_every, checkpoint_seconds)
+        resumed = _resumed(resume, checkpoint)
+        matrix = checked_counts(counts)
+        words = checked_words(vocab, matrix.shape[0])
+        given = checked_initial(initial, words, matrix.shape[0], self.dim)
+        still = checked_frozen(frozen, words, given, matrix.shape[0])
+        strength = positive("pull", pull, or_zero=True)
+        if strength and given is None:
+            raise ValueError("pull draws the vectors to those of initial: give initial")
         kernels = kernels_for("glove", backend, matrix.data)
-        rng = np.random.default_rng(self.seed)
 
-        grid = _Grid.deal(matrix, rng)
-        entries = self._entries(kernels, matrix, grid)
-        parameters = self._parameters(grid, rng)
-        self._words, self.loss_ = words, []
-        self._keep(*parameters[:2], grid)
-        blocks, size = grid.words.shape
-        cost = np.empty((blocks, blocks))
-        for done in range(1, self.epochs + 1):
-            rounds = rng.permutation(blocks)
-            diagonals = rng.permuted(np.tile(np.arange(size, dtype=np.int32), (blocks, 1)), axis=1)
-            kernels.epoch(*entries, rounds, diagonals, *parameters, np.float32(self.lr), cost)
-            loss = float(cost.sum()) / matrix.nnz
-            if not (isfinite(loss) and all(np.isfinite(z).all() for z in parameters[:2])):
-                raise FloatingPointError(
-                    f"the training diverged in epoch {done} of {self.epochs} (loss {loss}): use a smaller lr than "
-                    f"{self.lr}; the vectors of epoch {done - 1} are kept"
-                )
-            self._keep(*parameters[:2], grid)
+        grid = Grid.deal(matrix, self._random(0))
+        state = State(grid, self.dim, self._random(1), (self.lr / (self.bias_lr or self.lr)) ** 2)
+        if given is not None:
+            state.begin_from(given)
+        if still is not None:
+            state.freeze(still)
+        losses, visits, total, source = [], 0, 0.0, ""
+        if checkpoint is not None or resumed is not None:
+            source = fingerprint(*csr_arrays(matrix), *(given or ()), still, np.array(strength))
+        if resumed is not None:
+            saved = Saved.read(resumed)
+            saved.check(resumed, self._settings(), source)
+            if len(saved.losses) > self.epochs:
+                raise ValueError(f"{os.fspath(resumed)} has {len(saved.losses)} epochs: epochs must not be fewer")
+            state.put(saved.values, saved.squares)
+            losses, visits, total = saved.losses, saved.visits, saved.total
+
+        self.words, self.loss_ = words, losses
+        self._keep(state)
+        places, values, starts = grid.arrange(kernels, matrix, self.x_max, self.alpha)
+        blocks = len(grid.words)
+        cost, failed = np.empty(blocks), np.empty(blocks, np.int64)
+        numbers = self.dim, self.lr, inf if self.grad_clip is None else self.grad_clip
+
+        def now() -> Saved:
+            about = {"source": source, "words": words, "losses": self.loss_, "visits": visits, "total": total}
+            return saved_from(state, self._settings(), **about)
+
+        while len(self.loss_) < self.epochs and not self._settled():
+            order = grid.order(self._random(2, len(self.loss_) if self.shuffle == "epoch" else 0))
+            for s, diagonals in order[visits:]:
+                parameters = state.x, state.y, state.gx, state.gy
+                kernels.train(places, values, starts, s, diagonals, *parameters, *numbers, cost, failed)
+                if failed.max() >= 0:
+                    block = int((failed >= 0).argmax())
+                    self._diverged(grid.pair(s, block, places[failed[block]]))
+                visits, total = visits + 1, total + float(cost.sum())
+                checkpoints.after_visit(now)
+            if strength and given is not None:
+                state.pull(given.rows, given.sums, strength, self.lr)
+            loss = total / matrix.nnz
+            if not (state.end_epoch() and isfinite(loss)):
+                self._diverged(None)
+            self._keep(state)
             self.loss_.append(loss)
+            visits, total = 0, 0.0
+            done = len(self.loss_)
+            checkpoints.after_epoch(done, done == self.epochs or self._settled(), now)
             if progress is not None:
                 progress(done, self.epochs, loss)
         return self
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> GloVe:
+        """Return the model that a checkpoint holds, with its vectors, biases and losses.
+
+        To go on training, pass the file to `fit` as `resume`; to add words, pass the model as `initial`.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        ValueError
+            It is no checkpoint, or not a whole one.
+        """
+        saved = Saved.read(path)
+        model = cls(**saved.settings, epochs=max(1, len(saved.losses)))
+        model.words, model.loss_ = saved.words, saved.losses
+        for name in NAMES:
+            setattr(model, name, saved.values[name])
+        return model
 
     @property
     def vectors(self) -> Any:
@@ -190,139 +309,100 @@ class GloVe:
         AttributeError
             Nothing was fitted yet.
         """
-        if not hasattr(self, "word_vectors"):
-            raise AttributeError("there are no vectors yet: call fit(counts, vocab) first")
         if self._vectors is None:
-            self._vectors = self.word_vectors + self.context_vectors
-            if self._words is not None:
-                from fastnlp.text.vectors import KeyedVectors
-
-                self._vectors = KeyedVectors(self._words, self._vectors)
+            self._vectors = self.vectors_of("sum")
         return self._vectors
 
-    def save(self, path: str | os.PathLike[str], **options: Any) -> None:
-        """Write the vectors to a file; options are those of `KeyedVectors.save`.
+    def vectors_of(self, which: str = "sum") -> Any:
+        """Return one of the outputs of the original program, as KeyedVectors, or as an array if there are no words.
+
+        Parameters
+        ----------
+        which
+            "sum": w + v (its ``-model 2``). "word": w (1). "context": v. "concat": w, then v (3). "all": w, b, v, c,
+            one after the other (0).
+
+        Raises
+        ------
+        AttributeError
+            Nothing was fitted yet.
+        ValueError
+            `which` is another word.
+        """
+        if which not in _KINDS:
+            raise ValueError(f"which must be one of {', '.join(_KINDS)}, got {which!r}")
+        if not hasattr(self, "word_vectors"):
+            raise AttributeError("there are no vectors yet: call fit(counts, vocab) first")
+        w, v = self.word_vectors, self.context_vectors
+        if which == "sum":
+            vectors = w + v
+        elif which in ("word", "context"):
+            vectors = w if which == "word" else v
+        elif which == "concat":
+            vectors = np.concatenate([w, v], axis=1)
+        else:
+            vectors = np.concatenate([w, self.word_bias[:, None], v, self.context_bias[:, None]], axis=1)
+        if self.words is None:
+            return vectors
+        from fastnlp.text.vectors import KeyedVectors
+
+        return KeyedVectors(self.words, vectors)
+
+    def save(self, path: str | os.PathLike[str], *, which: str = "sum", **options: Any) -> None:
+        """Write vectors to a file; `which` is that of `vectors_of`, options are those of `KeyedVectors.save`.
 
         Raises
         ------
         ValueError
             There is no vocabulary.
         """
-        vectors = self.vectors
-        if self._words is None:
+        vectors = self.vectors_of(which)
+        if self.words is None:
             raise ValueError("save needs the words: call fit(counts, vocab), or write the array with np.save")
         vectors.save(path, **options)
 
-    def _entries(self, kernels: ModuleType, matrix: sparse.csr_array, grid: _Grid) -> tuple[Array, ...]:
-        """Return ``(rows, cols, logs, weights, starts)`` of the entries in the order of training."""
-        starts = np.empty(grid.words.shape[0] * grid.words.size + 1, np.int64)
-        rows, cols = np.empty(matrix.nnz, np.int32), np.empty(matrix.nnz, np.int32)
-        values = np.empty(matrix.nnz)
-        csr = (
-            kernel_ready(matrix.indptr.astype(np.int64, copy=False)),
-            kernel_ready(matrix.indices.astype(np.int32, copy=False)),
-            kernel_ready(matrix.data),
-        )
-        kernels.arrange(*csr, *grid, starts, rows, cols, values)
-        np.log(values, out=values)
-        logs = values.astype(np.float32)
-        values -= np.log(self.x_max)
-        values *= self.alpha
-        np.minimum(values, 0, out=values)
-        return rows, cols, logs, np.exp(values, out=values).astype(np.float32), starts
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _SETTINGS}
 
-    def _parameters(self, grid: _Grid, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
-        """Return x = (w, b, 1), y = (v, 1, c), padded with zeros, and their accumulated gradients."""
-        dim = self.dim
-        shape = (grid.words.size, -(-(dim + 2) // _LANES) * _LANES)
-        x, y = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        for z, bias in ((x, dim), (y, dim + 1)):
-            initial = (rng.random((grid.block.size, dim + 1), np.float32) - np.float32(0.5)) / np.float32(dim)
-            z[grid.label, :dim] = initial[:, :dim]
-            z[grid.label, bias] = initial[:, dim]
-        gx, gy = np.ones_like(x), np.ones_like(y)
-        for z, g, one in ((x, gx, dim + 1), (y, gy, dim)):
-            z[:, one] = 1
-            g[:, one] = _UNMOVED
-        return x, y, gx, gy
+    def _random(self, *use: int) -> np.random.Generator:
+        """Return a generator of its own for one use of the seed: so no use depends on what was drawn for others."""
+        return np.random.default_rng((self.seed, *use))
 
-    def _keep(self, x: Array, y: Array, grid: _Grid) -> None:
+    def _settled(self) -> bool:
+        """Tell whether the loss has stopped falling."""
+        last = self.loss_[-self.patience - 1 :]
+        if self.tol is None or len(last) <= self.patience:
+            return False
+        return all(before - after < self.tol * before for before, after in pairwise(last))
+
+    def _keep(self, state: State) -> None:
         """Take the vectors and biases over from the parameters of training."""
-        label, dim = grid.label, self.dim
-        kept = x[label, :dim], y[label, :dim], x[label, dim], y[label, dim + 1]
-        self.word_vectors, self.context_vectors, self.word_bias, self.context_bias = kept
+        for name, values in state.take().items():
+            setattr(self, name, values)
         self._vectors = None
 
-
-class _Grid(NamedTuple):
-    """The words cut into B blocks of S: word v is number ``place[v]`` of block ``block[v]``."""
-
-    block: Array  # (V,)
-    place: Array  # (V,)
-    words: Array  # (B, S), the inverse; -1 where a block has no word
-
-    @property
-    def label(self) -> Array:
-        """The number of each word in training: its row of the parameters."""
-        return self.block * np.int32(self.words.shape[1]) + self.place
-
-    @classmethod
-    def deal(cls, matrix: sparse.csr_array, rng: np.random.Generator) -> _Grid:
-        """Deal the words to blocks at random, so that each gets its share of those with many entries and with few."""
-        vocabulary = matrix.shape[0]
-        blocks = min(_MOST_BLOCKS, -(-vocabulary // _BLOCK))
-        size = -(-vocabulary // blocks)
-        entries = np.diff(matrix.indptr) + np.bincount(matrix.indices, minlength=vocabulary)
-        order = np.argsort(-entries, kind="stable")
-        hands = rng.permuted(np.tile(np.arange(blocks, dtype=np.int32), (size, 1)), axis=1).reshape(-1)[:vocabulary]
-        places = rng.permuted(np.tile(np.arange(size, dtype=np.int32), (blocks, 1)), axis=1)
-        block, place = np.empty(vocabulary, np.int32), np.empty(vocabulary, np.int32)
-        block[order] = hands
-        place[order] = places[hands, np.arange(vocabulary) // blocks]
-        words = np.full((blocks, size), -1, np.int32)
-        words[block, place] = np.arange(vocabulary)
-        return cls(block, place, words)
-
-
-def _checked(counts: Any) -> sparse.csr_array:
-    """Return `counts` as a CSR matrix of float64 without duplicates, after checking it."""
-    from scipy import sparse
-
-    if not sparse.issparse(counts):
-        raise TypeError(
-            f"counts must be a SciPy sparse matrix, as cooccurrence returns, got {type(counts).__name__}: "
-            "scipy.sparse.csr_array(counts) makes one of a dense array"
+    def _diverged(self, pair: tuple[int, int] | None) -> None:
+        """Raise; the vectors and losses are still those of the last epoch that went well."""
+        done = len(self.loss_)
+        at = ""
+        if pair is not None:
+            names = [row if self.words is None else self.words[row] for row in pair]
+            at = f" at the pair {names[0]!r}, {names[1]!r} (row {pair[0]}, column {pair[1]})"
+        lower = f"a smaller lr than {self.lr}"
+        if self.bias_lr is not None:
+            lower += f" or bias_lr than {self.bias_lr}"
+        if self.grad_clip is None:
+            lower += ", or grad_clip=100"
+        raise FloatingPointError(
+            f"the training diverged in epoch {done + 1} of {self.epochs}{at}: use {lower}; "
+            f"the vectors of epoch {done} are kept"
         )
-    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
-        raise ValueError(f"counts must be square, words by words, got shape {counts.shape}")
-    if counts.dtype.kind not in "fiu":
-        raise TypeError(f"counts must be real numbers, got {counts.dtype.name}")
-    matrix = sparse.csr_array(counts)
-    try:
-        matrix.check_format()  # kernels go where the indices point
-    except ValueError as error:
-        raise ValueError(f"counts is no valid sparse matrix: {error}") from error
-    if not matrix.nnz:
-        raise ValueError("counts holds no entry: the text is too short, or no word of it is in the vocabulary")
-    if not (np.isfinite(matrix.data).all() and (matrix.data > 0).all()):
-        wrong = matrix.data[~(np.isfinite(matrix.data) & (matrix.data > 0))][0]
-        remedy = ": call counts.eliminate_zeros() first" if wrong == 0 else ""
-        raise ValueError(f"counts must store positive finite numbers, found {wrong}{remedy}")
-    matrix = matrix.astype(np.float64, copy=False)
-    if not matrix.has_canonical_format:
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
-    return matrix
 
 
-def _checked_words(vocab: Any, expected: int) -> list[str] | None:
-    if vocab is None:
-        return None
-    from fastnlp.text._words import index_of
-
-    words = list(index_of(vocab, "vocab"))
-    if len(words) != expected:
-        raise ValueError(
-            f"vocab has {len(words)} words, counts has {expected} rows: they must come from one vocabulary"
-        )
-    return words
+def _resumed(resume: Any, checkpoint: Any) -> Any:
+    """Return the file to go on from, or None."""
+    if resume is True:
+        if checkpoint is None:
+            raise ValueError("resume=True goes on from the file checkpoint: give it, or give the file to resume")
+        return checkpoint if os.path.exists(checkpoint) else None
+    return None if resume is False or resume is None else resume

@@ -1,9 +1,12 @@
-"""One epoch of GloVe (the equations and the schedule: ``reference/glove.py``).
+"""GloVe: one round of blocks (the equations and the schedule: ``reference/glove.py``).
 
 A block of the round is a task; its vectors and accumulators are small enough to stay near the core. Bytes: a read and a
-write of two vectors and two accumulators an entry, all cached, and the 16 bytes of the entry itself. Flops: 14 for
+write of two vectors and two accumulators an entry, all cached, and the 12 bytes of the entry itself. Flops: 14 for
 each feature of the two vectors, of which 1 / sqrt costs the most: the compiler makes it of the processor's estimate and
 one Newton step, so its last bits depend on the kind of processor. Entries of a diagonal do not wait for each other.
+
+Clipping costs a sum of squares, taken beside the product of the two vectors: no element is larger than its root, and
+only where that times the slope is above the limit the gradients are looked at one by one.
 """
 
 from __future__ import annotations
@@ -12,32 +15,36 @@ import numpy as np
 
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit, kernel_part
+from fastnlp.kernels.cpu._memory import LINE, prefetch
 
 
-def arrange(indptr, indices, counts, block, place, words, starts, rows, cols, values):
-    # CSR (V, V): (V + 1,), (E,), (E,); (V,), (V,), (B, S); (B B S + 1,), (E,), (E,), (E,)
+def arrange(indptr, indices, counts, block, place, words, x_max, alpha, starts, places, values):
+    # CSR (V, V): (V + 1,), (E,), (E,); (V,), (V,), (B, S); float, float; (B B S + 1,), (E, 2), (E, 2)
     """Sort the entries of a CSR matrix by round, block, diagonal and row.
 
     Word v is number ``place[v]`` of block ``block[v]``, and ``words`` is the inverse, -1 where a block has no word.
-    `rows` and `cols` get the words' new numbers, ``block S + place``; `starts` where each diagonal begins.
+    `places` gets the places of row and column in their blocks, `values` the logarithm of the count and its weight
+    ``min(1, (count / x_max)^alpha)``, and `starts` where each diagonal begins.
     """
     starts[...] = 0
     run(_tally, words.shape[0], indptr, indices, block, place, words, starts[1:], grain=1)
     np.cumsum(starts, out=starts)
-    entries = (indptr, indices, counts, block, place, words)
-    run(_move, words.shape[0], *entries, starts[:-1].copy(), rows, cols, values, grain=1)
+    entries = (indptr, indices, counts, block, place, words, float(np.log(x_max)), alpha)
+    run(_move, words.shape[0], *entries, starts[:-1].copy(), places, values, grain=1)
 
 
-def epoch(rows, cols, logs, weights, starts, rounds, diagonals, x, y, gx, gy, rate, cost):
-    # (E,) each, (B B S + 1,), (B,), (B, S), (B S, P) each, (B, B)
-    """Train on every entry once; add up the losses of block b in round s, before their steps, in ``cost[s, b]``.
+def train(places, values, starts, s, diagonals, x, y, gx, gy, dim, rate, clip, cost, failed):
+    # (E, 2), (E, 2), (B B S + 1,), int, (K,), (B S, P) each, int, float, float, (B,), (B,)
+    """Train on the entries of some diagonals, in this order, of the blocks (b, b + s mod B) for all b.
 
-    Diagonal k of block b of round s is ``starts[(s B + b) S + k]`` and up. `rounds` is the order of the rounds,
-    ``diagonals[s]`` the order of the diagonals in all blocks of round s.
+    Block b adds the losses, before their steps, in ``cost[b]``. It stops at an entry whose loss is not finite, whose
+    number it leaves in ``failed[b]``, otherwise -1. Diagonal k of block b is ``starts[(s B + b) S + k]`` and up.
+    Gradients of the first `dim` elements are clipped to ``[-clip, clip]``.
     """
-    entries = (rows, cols, logs, weights, starts)
-    for s in rounds.tolist():
-        run(_train, diagonals.shape[0], s, *entries, diagonals[s], x, y, gx, gy, np.float32(rate), cost[s], grain=1)
+    size = x.shape[0] // cost.size
+    bounds = starts[s * x.shape[0] : (s + 1) * x.shape[0] + 1]
+    numbers = (dim, np.float32(rate), np.float32(clip))
+    run(_train, cost.size, places, values, bounds, s, size, diagonals, x, y, gx, gy, *numbers, cost, failed, grain=1)
 
 
 @kernel_part
@@ -61,11 +68,10 @@ def _tally(begin, end, indptr, indices, block, place, words, lengths):
 
 
 @jit(
-    "(int64, int64, int64[::1], int32[::1], float64[::1], int32[::1], int32[::1], int32[:, ::1], int64[::1], "
-    "int32[::1], int32[::1], float64[::1])"
+    "(int64, int64, int64[::1], int32[::1], float64[::1], int32[::1], int32[::1], int32[:, ::1], float64, float64, "
+    "int64[::1], uint16[:, ::1], float32[:, ::1])"
 )
-def _move(begin, end, indptr, indices, counts, block, place, words, heads, rows, cols, values):
-    size = words.shape[1]
+def _move(begin, end, indptr, indices, counts, block, place, words, log_x_max, alpha, heads, places, values):
     for b in range(begin, end):
         for row in words[b]:
             if row >= 0:
@@ -74,35 +80,81 @@ def _move(begin, end, indptr, indices, counts, block, place, words, heads, rows,
                     k = _diagonal(row, col, block, place, words)
                     to = heads[k]
                     heads[k] = to + 1
-                    rows[to] = b * size + place[row]
-                    cols[to] = block[col] * size + place[col]
-                    values[to] = counts[e]
+                    places[to, 0], places[to, 1] = place[row], place[col]
+                    log = np.log(counts[e])
+                    values[to, 0] = log
+                    values[to, 1] = np.exp(min(alpha * (log - log_x_max), 0.0))
 
 
 @jit(
-    "(int64, int64, int64, int32[::1], int32[::1], float32[::1], float32[::1], int64[::1], int32[::1], "
-    "float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32, float64[::1])"
+    "(int64, int64, uint16[:, ::1], float32[:, ::1], int64[::1], int64, int64, int32[::1], float32[:, ::1], "
+    "float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, float32, float32, float64[::1], int64[::1])"
 )
-def _train(begin, end, s, rows, cols, logs, weights, starts, diagonals, x, y, gx, gy, rate, cost):
-    for block in range(begin, end):
-        total = 0.0
-        first = (s * cost.size + block) * diagonals.size
-        for k in diagonals:
-            for e in range(starts[first + k], starts[first + k + 1]):
-                i, j = rows[e], cols[e]
-                total += _step(x[i], y[j], gx[i], gy[j], logs[e], weights[e], rate)
-        cost[block] = total
+def _train(begin, end, places, values, starts, s, size, diagonals, x, y, gx, gy, dim, rate, clip, cost, failed):
+    for b in range(begin, end):
+        rows, cols = b * size, (b + s) % cost.size * size
+        of_rows, of_cols = slice(rows, rows + size), slice(cols, cols + size)
+        bounds = starts[rows : rows + size + 1]
+        block = (x[of_rows], y[of_cols], gx[of_rows], gy[of_cols])
+        cost[b], failed[b] = _train_block(places, values, bounds, diagonals, *block, dim, rate, clip)
 
 
 @kernel_part
-def _step(xi, yj, gxi, gyj, log, weight, rate):  # (P,) each
+def _train_block(places, values, starts, diagonals, x, y, gx, gy, dim, rate, clip):
+    """Return the losses of a block, added up, and the entry that is not finite or -1."""
+    total = 0.0
+    for turn in range(diagonals.size):
+        begin, end = starts[diagonals[turn]], starts[diagonals[turn] + 1]
+        _prefetch_diagonal(places, values, starts, diagonals, turn + 1)
+        for e in range(begin, end):
+            if e + 1 < end:
+                _prefetch_row(x, gx, places[e + 1, 0])
+                _prefetch_row(y, gy, places[e + 1, 1])
+            i, j = places[e, 0], places[e, 1]
+            loss = _step(x[i], y[j], gx[i], gy[j], values[e, 0], values[e, 1], dim, rate, clip)
+            if not loss < np.inf:
+                return total, np.int64(e)
+            total += loss
+    return total, np.int64(-1)
+
+
+@kernel_part
+def _prefetch_diagonal(places, values, starts, diagonals, turn):
+    """Ask for the first entries of a diagonal, and for the place where the bounds of the next but one stand."""
+    if turn < diagonals.size:
+        begin = starts[diagonals[turn]]
+        prefetch(places, 2 * begin)
+        prefetch(values, 2 * begin)
+        prefetch(starts, np.int64(diagonals[min(turn + 2, diagonals.size - 1)]))
+
+
+@kernel_part
+def _prefetch_row(x, gx, i):
+    features = x.shape[1]
+    for d in range(0, features, LINE // 4):
+        prefetch(x, np.int64(i) * features + d)
+        prefetch(gx, np.int64(i) * features + d)
+
+
+@kernel_part
+def _step(xi, yj, gxi, gyj, log, weight, dim, rate, clip):  # (P,) each
     """Train on one entry; return its loss as float64."""
-    dot = np.float32(0)
+    dot, square = np.float32(0), np.float32(0)
     for d in range(xi.size):
         dot += xi[d] * yj[d]
+        square += xi[d] * xi[d]
+        square += yj[d] * yj[d]
     error = dot - log
     slope = weight * error
-    t = rate * slope
+    if slope * slope * square > clip * clip:  # rarely; otherwise no element times the slope is above the limit
+        _clipped_update(xi, yj, gxi, gyj, dim, slope, rate, clip)
+    else:
+        _update(xi, yj, gxi, gyj, rate * slope)
+    return np.float64(0.5) * np.float64(slope) * np.float64(error)
+
+
+@kernel_part
+def _update(xi, yj, gxi, gyj, t):
     for d in range(xi.size):
         a, b = xi[d], yj[d]
         ta, tb = t * b, t * a
@@ -111,4 +163,17 @@ def _step(xi, yj, gxi, gyj, log, weight, rate):  # (P,) each
         yj[d] = b - tb / np.sqrt(gb)
         gxi[d] = ga + ta * ta
         gyj[d] = gb + tb * tb
-    return 0.5 * np.float64(slope) * np.float64(error)
+
+
+@kernel_part
+def _clipped_update(xi, yj, gxi, gyj, dim, slope, rate, clip):
+    for d in range(xi.size):
+        limit = clip if d < dim else np.float32(np.inf)
+        a, b = xi[d], yj[d]
+        ta = rate * min(max(slope * b, -limit), limit)
+        tb = rate * min(max(slope * a, -limit), limit)
+        ga, gb = gxi[d], gyj[d]
+        xi[d] = a - ta / np.sqrt(ga)
+        yj[d] = b - tb / np.sqrt(gb)
+        gxi[d] = ga + ta * ta
+        gyj[d] = gb + tb * tb

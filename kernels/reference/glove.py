@@ -1,4 +1,4 @@
-"""One epoch of GloVe: weighted least squares on the logarithms of counts, by AdaGrad.
+"""GloVe: weighted least squares on the logarithms of counts, by AdaGrad.
 
     loss = 1/2 f(X_ij) (w_i . v_j + b_i + c_j - log X_ij)^2
 
@@ -9,7 +9,9 @@ A bias is a weight whose partner is the constant one, so there are only two vect
 and the ones stay what they are because their accumulated gradient is so large that no step moves them. Each element z
 of x_i and y_j, with accumulated gradient g, takes the step of the original program, the rate inside the accumulator:
 
-    t = rate * f(X_ij) error * partner      z -= t / sqrt(g)      g += t t
+    t = rate * clipped(f(X_ij) error * partner)      z -= t / sqrt(g)      g += t t
+
+A rate of its own for the biases needs no other step: from g = 1, rate r' moves z just as rate r does from (r / r')^2.
 
 Schedule. Words are cut into B blocks of S, the matrix into B x B blocks of entries. Round s trains the blocks (b, b + s
 mod B) for all b: they share neither a row nor a column. Within a block the entries of one diagonal, column - row mod S,
@@ -22,12 +24,13 @@ from __future__ import annotations
 import numpy as np
 
 
-def arrange(indptr, indices, counts, block, place, words, starts, rows, cols, values):
-    # CSR (V, V): (V + 1,), (E,), (E,); (V,), (V,), (B, S); (B B S + 1,), (E,), (E,), (E,)
+def arrange(indptr, indices, counts, block, place, words, x_max, alpha, starts, places, values):
+    # CSR (V, V): (V + 1,), (E,), (E,); (V,), (V,), (B, S); float, float; (B B S + 1,), (E, 2), (E, 2)
     """Sort the entries of a CSR matrix by round, block, diagonal and row.
 
     Word v is number ``place[v]`` of block ``block[v]``, and ``words`` is the inverse, -1 where a block has no word.
-    `rows` and `cols` get the words' new numbers, ``block S + place``; `starts` where each diagonal begins.
+    `places` gets the places of row and column in their blocks, `values` the logarithm of the count and its weight
+    ``min(1, (count / x_max)^alpha)``, and `starts` where each diagonal begins.
     """
     blocks, size = words.shape
     row = np.repeat(np.arange(block.size), np.diff(indptr))
@@ -36,44 +39,51 @@ def arrange(indptr, indices, counts, block, place, words, starts, rows, cols, va
     order = np.lexsort((place[row], key))
     starts[0] = 0
     np.cumsum(np.bincount(key, minlength=starts.size - 1), out=starts[1:])
-    label = block * size + place
-    rows[...] = label[row[order]]
-    cols[...] = label[indices[order]]
-    values[...] = counts[order]
+    places[:, 0] = place[row[order]]
+    places[:, 1] = place[indices[order]]
+    logs = np.log(counts[order])
+    values[:, 0] = logs
+    values[:, 1] = np.exp(np.minimum(alpha * (logs - np.log(x_max)), 0))
 
 
-def epoch(rows, cols, logs, weights, starts, rounds, diagonals, x, y, gx, gy, rate, cost):
-    # (E,) each, (B B S + 1,), (B,), (B, S), (B S, P) each, (B, B)
-    """Train on every entry once; add up the losses of block b in round s, before their steps, in ``cost[s, b]``.
+def train(places, values, starts, s, diagonals, x, y, gx, gy, dim, rate, clip, cost, failed):
+    # (E, 2), (E, 2), (B B S + 1,), int, (K,), (B S, P) each, int, float, float, (B,), (B,)
+    """Train on the entries of some diagonals, in this order, of the blocks (b, b + s mod B) for all b.
 
-    Diagonal k of block b of round s is ``starts[(s B + b) S + k]`` and up. `rounds` is the order of the rounds,
-    ``diagonals[s]`` the order of the diagonals in all blocks of round s.
+    The losses of block b, before their steps, are added up in ``cost[b]``. A block stops at an entry whose loss is not
+    finite and leaves its number in ``failed[b]``, otherwise -1. Diagonal k of block b is ``starts[(s B + b) S + k]``
+    and up. Gradients of the first `dim` elements are clipped to ``[-clip, clip]``.
     """
-    blocks, size = diagonals.shape
-    for s in rounds.tolist():
-        bounds = starts[s * blocks * size : (s + 1) * blocks * size + 1]
-        lengths = np.diff(bounds).reshape(blocks, size)
-        turn = np.empty(size, np.int64)
-        turn[diagonals[s]] = np.arange(size)
-        order = bounds[0] + np.argsort(np.repeat(np.tile(turn, blocks), lengths.ravel()), kind="stable")
-        losses = np.zeros(order.size)
-        ends = np.cumsum(lengths.sum(axis=0)[diagonals[s]]).tolist()
-        for begin, end in zip([0, *ends], ends, strict=False):
-            if begin < end:
-                e = order[begin:end]
-                with np.errstate(all="ignore"):  # a training that diverges shows in the cost
-                    losses[e - bounds[0]] = _step(rows[e], cols[e], logs[e], weights[e], x, y, gx, gy, rate)
-        cost[s] = np.bincount(np.repeat(np.arange(blocks), lengths.sum(axis=1)), losses, minlength=blocks)
+    blocks = np.arange(cost.size)
+    size = x.shape[0] // cost.size
+    bounds = starts[s * x.shape[0] : (s + 1) * x.shape[0] + 1]
+    begins, lengths = bounds[:-1], np.diff(bounds)
+    limits = np.where(np.arange(x.shape[1]) < dim, np.float32(clip), np.float32(np.inf))
+    cost[...], failed[...] = 0, -1
+    for k in diagonals.tolist():
+        length = np.where(failed < 0, lengths[k::size], 0)
+        block = np.repeat(blocks, length)
+        e = np.arange(block.size) + np.repeat(begins[k::size] - (np.cumsum(length) - length), length)
+        i = block * size + places[e, 0]
+        j = (block + s) % cost.size * size + places[e, 1]
+        log, weight = values[e].T
+        with np.errstate(all="ignore"):  # a training that diverges is told by `failed`
+            error = (x[i] * y[j]).sum(axis=1) - log
+            slope = weight * error
+            loss = 0.5 * slope.astype(np.float64) * error
+            right = np.isfinite(loss)
+            if not right.all():
+                failed[block[~right]] = e[~right]  # the state is of no more use
+                block, i, j, slope, loss = (part[right] for part in (block, i, j, slope, loss))
+            cost += np.bincount(block, loss, minlength=cost.size)
+            _update(i, j, slope, x, y, gx, gy, np.float32(rate), limits)
 
 
-def _step(i, j, log, weight, x, y, gx, gy, rate):
-    """Train on entries that share neither a row nor a column; return their losses."""
+def _update(i, j, slope, x, y, gx, gy, rate, limits):
+    """Take the steps of entries that share neither a row nor a column."""
     xi, yj = x[i], y[j]
-    error = (xi * yj).sum(axis=1) - log
-    slope = weight * error
-    tx, ty = (rate * slope[:, None] * partner for partner in (yj, xi))
+    tx, ty = (rate * np.clip(slope[:, None] * partner, -limits, limits) for partner in (yj, xi))
     x[i] = xi - tx / np.sqrt(gx[i])
     y[j] = yj - ty / np.sqrt(gy[j])
     gx[i] += tx * tx
     gy[j] += ty * ty
-    return 0.5 * slope.astype(np.float64) * error

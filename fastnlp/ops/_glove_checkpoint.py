@@ -1,0 +1,126 @@
+"""Checkpoints of GloVe: a file from which training goes on to the same bits as if it had not been broken off."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import zipfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnlp._arrays import Array
+from fastnlp._checks import integer, positive
+from fastnlp._files import atomic_write
+from fastnlp.ops._glove_state import NAMES, State
+
+_FORMAT = "fastnlp GloVe checkpoint 1"
+_SQUARES = "{}_squares"
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds."""
+
+    settings: dict[str, Any]  # of the model
+    source: str  # fingerprint of the counts and of what training began from
+    words: list[str] | None
+    losses: list[float]  # of the epochs that are done
+    visits: int  # that are done of the next epoch
+    total: float  # of their losses
+    values: dict[str, Array]
+    squares: dict[str, Array]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Saved:
+        """Read a checkpoint.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        ValueError
+            It is no checkpoint, or not a whole one.
+        """
+        with open(path, "rb") as file:
+            try:
+                archive = np.load(file, allow_pickle=False)
+                header = json.loads(archive["header"].tobytes())
+                if header.pop("format") != _FORMAT:
+                    raise ValueError("of another version")
+                values = {name: archive[name] for name in NAMES}
+                squares = {name: archive[_SQUARES.format(name)] for name in NAMES}
+                return cls(**header, values=values, squares=squares)
+            except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+                raise ValueError(
+                    f"{os.fspath(path)} is no whole GloVe checkpoint ({error}): train from the beginning"
+                ) from error
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write a checkpoint; what stood there before stays until all is written."""
+        header = {"format": _FORMAT} | {
+            name: value for name, value in self._asdict().items() if name not in ("values", "squares")
+        }
+        arrays: dict[str, Any] = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)} | self.values
+        arrays |= {_SQUARES.format(name): self.squares[name] for name in NAMES}
+        with atomic_write(path) as file:
+            np.savez(file, **arrays)
+
+    def check(self, path: str | os.PathLike[str], settings: dict[str, Any], source: str) -> None:
+        """Raise if the checkpoint is not of these settings or not of these counts."""
+        for name, wanted in settings.items():
+            if self.settings.get(name) != wanted:
+                raise ValueError(
+                    f"{os.fspath(path)} was trained with {name}={self.settings.get(name)}, this model has {wanted}: "
+                    "use the same settings, or train from the beginning"
+                )
+        if self.source != source:
+            raise ValueError(
+                f"{os.fspath(path)} was trained on other counts, or with another initial, pull or frozen: "
+                "give the same, or train from the beginning"
+            )
+
+
+class Checkpoints:
+    """When and where checkpoints are written."""
+
+    def __init__(self, path: Any, every: int | None, seconds: float | None) -> None:
+        if path is None and (every is not None or seconds is not None):
+            raise ValueError("checkpoint_every and checkpoint_seconds need checkpoint, the file to write")
+        self.path = path
+        self._every = None if every is None else integer("checkpoint_every", every, least=1)
+        self._seconds = None if seconds is None else positive("checkpoint_seconds", seconds)
+        if every is None and seconds is None:
+            self._every = 1
+        self._last = time.monotonic()
+
+    def after_visit(self, saved: Callable[[], Saved]) -> None:
+        """Write what `saved` returns if it is time."""
+        if self.path is not None and self._seconds is not None and time.monotonic() - self._last >= self._seconds:
+            saved().write(self.path)
+            self._last = time.monotonic()
+
+    def after_epoch(self, done: int, last: bool, saved: Callable[[], Saved]) -> None:
+        """Write what `saved` returns after the last epoch and if it is the turn of this one."""
+        if self.path is not None and (last or (self._every is not None and done % self._every == 0)):
+            saved().write(self.path)
+            self._last = time.monotonic()
+
+
+def fingerprint(*arrays: Array | None) -> str:
+    """Return a hash of the dtypes, lengths and elements of arrays."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        if array is None:
+            digest.update(b"none")
+        else:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data if array.size else b"")
+    return digest.hexdigest()
+
+
+def saved_from(state: State, settings: dict[str, Any], **rest: Any) -> Saved:
+    """Return a checkpoint of the state as it is."""
+    return Saved(settings=settings, values=state.take(), squares=state.take_squares(), **rest)
