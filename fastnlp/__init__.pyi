@@ -9,6 +9,7 @@ from fastnlp._op import vjp as vjp
 from fastnlp._threads import get_num_threads as get_num_threads
 from fastnlp._threads import set_num_threads as set_num_threads
 from fastnlp.ops._criterion import LossStats as LossStats
+from fastnlp.ops._cooccurrence_result import CooccurrenceCounts as CooccurrenceCounts
 from fastnlp.ops.bucket_batches import Batches as Batches
 from fastnlp.ops.bucket_batches import bucket_batches as bucket_batches
 from fastnlp.ops.cooccurrence import cooccurrence as cooccurrence
@@ -30,6 +31,7 @@ from fastnlp.ops.softmax_kl_div import softmax_kl_div as softmax_kl_div
 from fastnlp.text import Corpus as Corpus
 from fastnlp.text import KeyedVectors as KeyedVectors
 from fastnlp.text import Vocabulary as Vocabulary
+from fastnlp.text import build_corpus as build_corpus
 from fastnlp.text import build_vocab as build_vocab
 from fastnlp.text import encode as encode
 

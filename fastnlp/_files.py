@@ -87,3 +87,41 @@ def _mode(name: str) -> int | None:
 def _naming(name: str, error: OSError) -> OSError:
     """Return an error of the same kind as `error` whose message names the file that could not be written."""
     return OSError(error.errno, f"could not be written ({error.strerror or error})", name)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], *, lasting: bool = True) -> Iterator[str]:
+    """Make a folder beside `path` to write files to, and give it that name when the block ends without an error.
+
+    Otherwise it is removed with all that is in it. Files that are to be `lasting` reach the disk before the folder gets
+    its name; a folder of that name makes place for it.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made or written to. The message names `path`.
+    """
+    from shutil import rmtree
+
+    name = os.path.abspath(os.fspath(path))
+    if not os.path.isdir(os.path.dirname(name)):
+        message = f"the folder {os.path.dirname(name)} does not exist, make it first"
+        raise FileNotFoundError(errno.ENOENT, message, name)
+    temporary = os.path.join(os.path.dirname(name), f".{os.urandom(6).hex()}.tmp")
+    try:
+        os.mkdir(temporary)
+        yield temporary
+        for file in os.scandir(temporary) if lasting else ():
+            with open(file.path, "rb+") as written:
+                os.fsync(written.fileno())
+        if os.path.lexists(name):
+            os.rename(name, f"{temporary}.old")
+        os.rename(temporary, name)
+        rmtree(f"{temporary}.old", ignore_errors=True)
+    except BaseException as error:
+        rmtree(temporary, ignore_errors=True)
+        if os.path.exists(f"{temporary}.old") and not os.path.exists(name):
+            os.rename(f"{temporary}.old", name)
+        if isinstance(error, OSError) and (error.filename is None or str(error.filename).startswith(temporary)):
+            raise _naming(name, error) from error
+        raise

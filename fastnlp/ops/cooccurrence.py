@@ -1,27 +1,39 @@
 """`cooccurrence`: how often words stand near each other.
 
-A backend provides ``count(stream, starts, positions, weights, both, rows, slots, sizes, indices, counts)``, which
-counts blocks of rows of the matrix in exact integers.
+A backend provides ``lay_out``, ``histogram`` and ``locate``, which list where each word stands; ``count``, which counts
+blocks of rows of the matrix in exact integers; and ``add``, which adds such rows. What happens in between:
+
+``_cooccurrence_text``      the ids, checked, and read in pieces
+``_cooccurrence_weights``   weights as integers, and the division at the end
+``_cooccurrence_plan``      how a text is cut so that counting stays within a budget of memory
+``_cooccurrence_rows``      rows, batch by batch, counted from a part of the text or added from several
+``_cooccurrence_runs``      parts in files, from which an interrupted call goes on
+``_cooccurrence_result``    rows in memory
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import lcm
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 
-from fastnlp._arrays import Array, integers, read
+from fastnlp._arrays import Array, integers
 from fastnlp._checks import flag, integer
 from fastnlp._dispatch import kernels_for
+from fastnlp.ops._cooccurrence_plan import Plan, bytes_of, plan_of
+from fastnlp.ops._cooccurrence_result import gather
+from fastnlp.ops._cooccurrence_rows import Batch, Question, add_rows, count_rows
+from fastnlp.ops._cooccurrence_runs import folder_of_runs
+from fastnlp.ops._cooccurrence_text import Text, text_of
+from fastnlp.ops._cooccurrence_weights import Weights, weights_of
 
-if TYPE_CHECKING:
-    from scipy import sparse
+_SUM = 1 << 64  # what counts stay below
+_FORMATS = ("csr", "coo", "upper", "counts")
 
-MAX_WINDOW = 20
-_BLOCK = 1 << 17  # entries of the matrix that are one task
-_SCRATCH = 1 << 23  # entries that are counted before they are moved to the result
+PathLike = str | os.PathLike[str]
 
 
 def cooccurrence(
@@ -30,57 +42,97 @@ def cooccurrence(
     vocab_size: int | None = None,
     window: int = 10,
     symmetric: bool = True,
-    weighting: str = "harmonic",
+    side: str = "right",
+    weighting: Any = "harmonic",
     boundaries: Any = None,
+    oov: str | None = None,
+    rows: Any = None,
+    format: str = "csr",
+    memory: int | str | None = None,
+    out: PathLike | None = None,
+    spill: PathLike | None = None,
+    progress: Callable[[int, int], object] | None = None,
     backend: str | None = None,
-) -> sparse.csr_array:
+) -> Any:
     """Weighted co-occurrence counts: ``X_ij = sum of w(q - p)`` over the pairs of positions of words i and j.
 
     The pairs are the positions ``p < q <= p + window`` of one document with word i at p and word j at q; with
     ``symmetric=True`` also those with word j at p and word i at q, so that a pair of equal words counts twice.
-    ``w(d)`` is 1/d ("harmonic", the weight of GloVe) or 1 ("uniform").
+    ``w(d)`` is 1/d ("harmonic", the weight of GloVe), 1 ("uniform"), or what an array says.
 
     Parameters
     ----------
     corpus_or_ids
         A `Corpus` (anything with ``ids``, ``offsets`` and ``vocab``), or the word ids ``(T,)`` of a text, integers in
-        [0, vocab_size).
+        [0, vocab_size). They may be mapped from a file.
     vocab_size
         V, the number of words. Needed for ids alone; a corpus knows its own.
     window
-        How far apart two words may stand: 1 to 20.
+        How far apart two words may stand, 1 or more.
     symmetric
-        Count both sides of a word, or (False) only what follows it: row i then holds the words to the right of word i,
-        as with ``-symmetric 0`` of Stanford's GloVe.
+        Count both sides of a word, or (False) only one.
+    side
+        The side that ``symmetric=False`` counts. "right": row i holds what follows word i, as with ``-symmetric 0`` of
+        Stanford's GloVe; "left": what comes before it, the transposed matrix.
     weighting
-        "harmonic" or "uniform".
+        "harmonic", "uniform", or the weights of the distances 1 to `window`, ``(window,)``, finite and 0 or more.
     boundaries
         Where documents begin and end, ``(documents + 1,)``: document k is ``ids[boundaries[k]:boundaries[k + 1]]``. No
-        pair crosses a boundary. Default: one document. A corpus brings its own.
+        pair crosses a boundary. "sentences": those of the corpus. False: there are none. Default: the documents of the
+        corpus; none for plain ids.
+    oov
+        What an id of -1 means, a word that is not in the vocabulary. "close": it is dropped, and the words around it
+        move together, as in Stanford's GloVe. "gap": it keeps its place. Default: "gap" in a corpus, an error in plain
+        ids.
+    rows
+        Distinct ids: only their rows are counted, ``(len(rows), V)``, row k that of word ``rows[k]``.
+    format
+        "csr", "coo", or "upper": the upper triangle of symmetric counts with its diagonal, as CSR. "counts": exact
+        integers that can be added, `CooccurrenceCounts`.
+    memory
+        A budget for the memory of this process beyond what Python, NumPy and Numba take, in bytes or as "256MB" or
+        "1.5GiB": for the ids (unless they are mapped from a file for reading), loaded kernels and SciPy, and all the
+        work. A result in memory comes on top of it. What does not fit is counted in parts, which go to files and are
+        added at the end. Default: all at once.
+    out
+        A file or folder to write the counts to, never half: a name that ends in .bin is the file of records that
+        Stanford's GloVe trains from (int32 row, int32 column, float64 count, ids from 1), one that ends in .csr or in
+        nothing a folder with the arrays of a CSR matrix. For formats "csr" and "upper" (a folder only).
+    spill
+        A folder for the counts of parts. They stay there: a call that was interrupted, repeated with the same text,
+        options and folder, goes on from the parts that were finished. Default: a temporary folder, beside `out` if that
+        is given.
+    progress
+        Called as ``progress(done, total)`` now and then, with how much is done of how much.
     backend
         "reference" or "cpu"; default: "cpu" where its packages are installed.
 
     Returns
     -------
-    scipy.sparse.csr_array
-        ``(V, V)`` of float64, without stored zeros, column indices ascending (int32, or int64 for 2^31 entries and
-        more).
+    scipy.sparse.csr_array or coo_array, CooccurrenceCounts, or str
+        The matrix ``(V, V)`` or ``(len(rows), V)`` of float64, without stored zeros, column indices ascending (int32,
+        or int64 for 2^31 entries and more). With `out`: the matrix mapped from the folder, or the name of the file.
 
     Raises
     ------
+    OSError
+        `out` or `spill` cannot be written to, or `out` is there and holds something else.
     TypeError
-        Ids, boundaries, `vocab_size` or `window` are not integers, or `symmetric` is not a bool.
+        Ids, boundaries, rows, `vocab_size` or `window` are not integers, or `symmetric` is not a bool.
     ValueError
-        An id outside [0, vocab_size), boundaries that do not cut the ids into documents, a window outside [1, 20], an
-        unknown weighting, `vocab_size` missing for ids or given for a corpus.
+        An id outside [0, vocab_size), boundaries that do not cut the ids into documents, a window below 1, weights that
+        do not fit, an unknown option or two that exclude each other, `vocab_size` missing for ids or given for a
+        corpus, a budget that is too small, counts that could reach 2^64, `spill` with parts of another text.
 
     Notes
     -----
-    Counts are exact. Weights are added as integers, ``L / d`` with ``L = lcm(1, ..., window)``, and the sum is divided
-    by L at the end: an entry is the float64 that is nearest to the true rational number, wherever the sum is at most
-    2^53 (for window 10, L is 2520, an entry at most 3.5e12), and within one unit in the last place above. So the result
-    is the same bits for any number of threads and every backend. Beyond window 20, L is so large that the integers
-    could overflow.
+    Counts are exact. Weights are added as integers, for "harmonic" ``L / d`` with ``L = lcm(1, ..., window)``, and the
+    sum is divided by L at the end: an entry is the float64 that is nearest to the true rational number. So the result
+    is the same bits for any number of threads, any budget, parts or the whole, and every backend.
+
+    L grows fast. Beyond window 20, and for arrays, weights are first multiplied by the power of two that brings the
+    largest into [2^31, 2^32) and rounded to integers (1/d by at most a part of ``d 2^-32``); sums of those are exact
+    again. Arrays of integers, or of multiples of a power of two, lose nothing if they are within 32 bits.
 
     References
     ----------
@@ -95,119 +147,111 @@ def cooccurrence(
            [1.5, 0. , 1. ],
            [1.5, 1. , 0. ]])
     """
-    ids, offsets, vocab_size = _documents(corpus_or_ids, vocab_size, boundaries)
-    weights, divisor = _weights(window, weighting)
-    both = flag("symmetric", symmetric)
-    kernels = kernels_for("cooccurrence", backend, ids)
-
-    stream = np.insert(ids.astype(np.int32, copy=False), offsets, np.int32(-1))
-    starts, positions = _occurrences(stream, ids, vocab_size)
-    occurrences = np.diff(starts)
-    most = int(occurrences.max(initial=0))
-    if 2 * most * int(weights.sum()) >= 2**64:
-        raise ValueError(
-            f"counts of a word that occurs {most} times could overflow at window {window}: use a smaller one"
-        )
-
-    room = np.minimum(occurrences * (int(window) * (1 + both)), vocab_size)  # what a row can have at most
-    batches = list(_batches(room))
-    longest = max((int(slots[-1]) for _, slots in batches), default=0)
-    columns, counts = np.empty(longest, np.int32), np.empty(longest, np.uint64)
-    sizes = np.empty(vocab_size, np.int64)
-    indices, data = [np.empty(0, np.int32)], [np.empty(0)]
-    for rows, slots in batches:
-        kernels.count(stream, starts, positions, weights, both, rows, slots, sizes, columns, counts)
-        written = np.add.reduceat(sizes[rows[0] : rows[-1]], rows[:-1] - rows[0])
-        for slot, n in zip(slots[:-1].tolist(), written.tolist(), strict=True):
-            indices.append(columns[slot : slot + n].copy())
-            data.append(counts[slot : slot + n] / divisor)
-    return _matrix(sizes, indices, data)
-
-
-def _documents(source: Any, vocab_size: int | None, boundaries: Any) -> tuple[Array, Array, int]:
-    """Return the ids, the documents' offsets and the number of words after checking them."""
-    if all(hasattr(source, name) for name in ("ids", "offsets", "vocab")):
-        if vocab_size is not None or boundaries is not None:
-            raise ValueError("vocab_size and boundaries are for plain ids: a corpus brings its own, leave them out")
-        source, vocab_size, boundaries = source.ids, len(source.vocab), source.offsets
-    elif vocab_size is None:
-        raise ValueError("vocab_size is needed for plain ids: give the number of words, or pass a corpus")
-    vocab_size = integer("vocab_size", vocab_size, least=0)
-    ids = read("the ids", source)
-    if ids.size == 0 and not isinstance(source, np.ndarray):
-        ids = ids.astype(np.int32)
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"the ids must be integers, got {ids.dtype.name}")
-    if ids.ndim != 1:
-        raise ValueError(f"the ids must have one axis, got shape {ids.shape}: give documents by boundaries=")
-    if ids.size and not (ids.min() >= 0 and ids.max() < vocab_size):
-        at = int(((ids < 0) | (ids >= vocab_size)).argmax())
-        raise ValueError(
-            f"the ids hold {ids[at]} at {at}, outside [0, vocab_size={vocab_size}): drop unknown words first"
-        )
-    if boundaries is None:
-        return ids, np.array([0, ids.size]), vocab_size
-    offsets = integers("boundaries", boundaries)
-    if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != ids.size or (np.diff(offsets) < 0).any():
-        raise ValueError(f"boundaries must ascend from 0 to the number of ids, {ids.size}, got {offsets}")
-    return ids, offsets, vocab_size
-
-
-def _weights(window: int, weighting: str) -> tuple[Array, int]:
-    """Return the integer weight of each distance 0..window, and what a count is to be divided by."""
+    budget = bytes_of(memory)
     window = integer("window", window, least=1)
-    if window > MAX_WINDOW:
+    weights = weights_of(window, weighting)
+    text = text_of(corpus_or_ids, vocab_size, boundaries, oov, sparing=budget is not None)
+    question = _question(text, weights, symmetric, side, rows, format)
+    _check_output(format, out)
+    _check_sums(text, weights)
+    kernels = kernels_for("cooccurrence", backend)
+    plan = plan_of(text, question, budget)
+    with ExitStack() as stack:
+        batches = _batches(stack, kernels, text, question, plan, spill, out, progress)
+        if out is None:
+            return gather(batches, question, weights.divisor, format)
+        from fastnlp.text import cooccurrence_files as files
+
+        about = {"window": window, "symmetric": bool(symmetric), "side": side, "format": format}
+        if rows is not None:
+            about["rows"] = question.words.tolist()
+        with files.writer(out, question.words, question.width, weights.divisor, about) as writer:
+            for batch in batches:
+                writer.add(batch)
+    return os.fspath(out) if files.is_records(out) else files.load_cooccurrences(out)
+
+
+def _batches(
+    stack: ExitStack,
+    kernels: Any,
+    text: Text,
+    question: Question,
+    plan: Plan,
+    spill: PathLike | None,
+    out: PathLike | None,
+    progress: Callable[[int, int], object] | None,
+) -> Iterator[Batch]:
+    """Yield the rows of the whole text."""
+    total = text.size * (1 + (plan.parts > 1))
+
+    def seen(done: int) -> None:
+        if progress is not None:
+            progress(done, total)
+
+    if plan.parts == 1:
+        yield from count_rows(kernels, text, 0, text.size, question, plan.scratch, seen)
+        return
+    runs = stack.enter_context(folder_of_runs(spill, out))
+    places = runs.agree(text, question, plan.places)
+    parts = []
+    for part, begin in enumerate(range(0, text.size, places)):
+        end = min(begin + places, text.size)
+        run = runs.find(part)
+        if run is None:
+            told = lambda done, begin=begin: seen(begin + done)  # noqa: E731
+            run = runs.write(part, count_rows(kernels, text, begin, end, question, plan.scratch, told))
+        parts.append(run)
+        seen(end)
+    entries = max(1, sum(int(run.starts[-1]) for run in parts))
+    yield from add_rows(
+        kernels, parts, question.width, plan.add_scratch, lambda done: seen(text.size + text.size * done // entries)
+    )
+
+
+def _question(text: Text, weights: Weights, symmetric: bool, side: str, rows: Any, format: str) -> Question:
+    """Return what is to be counted after checking it."""
+    both = flag("symmetric", symmetric)
+    if side not in ("right", "left"):
+        raise ValueError(f"side must be 'right' or 'left', got {side!r}")
+    if format not in _FORMATS:
+        raise ValueError(f"format must be one of {', '.join(_FORMATS)}, got {format!r}")
+    if format == "upper" and not (both and rows is None):
+        raise ValueError("format='upper' is for symmetric counts of all words: leave out rows, or take format='csr'")
+    window = min(weights.integers.size - 1, max(1, text.longest - 1))  # nothing is farther apart
+    used = np.ascontiguousarray(weights.integers[: window + 1])
+    words = _rows(rows, text.vocab_size)
+    return Question(used, both or side == "left", both or side == "right", format == "upper", words, text.vocab_size)
+
+
+def _rows(rows: Any, vocab_size: int) -> Array:
+    if rows is None:
+        return np.arange(vocab_size)
+    words = integers("rows", rows)
+    if words.size and not (words.min() >= 0 and words.max() < vocab_size):
+        wrong = words[(words < 0) | (words >= vocab_size)][0]
+        raise ValueError(f"rows hold {wrong}, outside [0, vocab_size={vocab_size})")
+    if np.unique(words).size < words.size:
+        raise ValueError("rows hold an id twice: give each once, np.unique(rows)")
+    return np.ascontiguousarray(words)
+
+
+def _check_output(format: str, out: PathLike | None) -> None:
+    """Raise where counts cannot be written as they are asked for."""
+    if out is None:
+        return
+    from fastnlp.text import cooccurrence_files as files
+
+    allowed = ("csr",) if files.is_records(out) else ("csr", "upper")
+    if format not in allowed:
+        raise ValueError(f"out={os.fspath(out)!r} is for format {' or '.join(allowed)}, got {format!r}")
+    files.check_place(out)
+
+
+def _check_sums(text: Text, weights: Weights) -> None:
+    """Raise where a sum could be beyond 64 bits."""
+    each = 2 * int(weights.integers.sum(dtype=object))
+    if text.size * each >= _SUM and (most := int(text.occurrences().max(initial=0))) * each >= _SUM:
         raise ValueError(
-            f"window must be at most {MAX_WINDOW}, got {window}: beyond, the exact sums of 1/d could overflow"
+            f"counts of a word that occurs {most} times could overflow at this window and weighting: take a smaller "
+            "window, or weighting='uniform'"
         )
-    if weighting not in ("harmonic", "uniform"):
-        raise ValueError(f"weighting must be 'harmonic' or 'uniform', got {weighting!r}")
-    distances = range(1, window + 1)
-    divisor = lcm(*distances) if weighting == "harmonic" else 1
-    return np.array([0, *(divisor // d if weighting == "harmonic" else 1 for d in distances)], np.uint64), divisor
-
-
-def _occurrences(stream: Array, ids: Array, vocab_size: int) -> tuple[Array, Array]:
-    """Return where each word stands: word v at ``stream[positions[starts[v]:starts[v + 1]]]``.
-
-    To sort positions by word is to bring a matrix of one row from rows to columns, which SciPy does by a counting sort.
-    """
-    from scipy import sparse
-
-    kind = np.int32 if stream.size < 2**31 else np.int64
-    positions = np.flatnonzero(stream >= 0).astype(kind)
-    ends = np.array([0, ids.size], kind)
-    columns = sparse.csr_array((positions, ids.astype(kind, copy=False), ends), shape=(1, vocab_size)).tocsc()
-    return columns.indptr.astype(np.int64, copy=False), columns.data
-
-
-def _batches(room: Array) -> Iterator[tuple[Array, Array]]:
-    """Cut rows into blocks that can have about `_BLOCK` entries, and yield them in batches of about `_SCRATCH`.
-
-    A batch is ``rows``, where its blocks begin and the last one ends, and ``slots``, the same in their scratch memory.
-    """
-    ends = np.concatenate([[0], np.cumsum(room)])
-    cost = ends + np.arange(ends.size)  # an empty row takes time, too
-    block = max(_BLOCK, room.size)  # to clear the accumulator of a row must not cost more than to use it
-    rows = [0]
-    while rows[-1] < room.size:
-        rows.append(max(rows[-1] + 1, int(np.searchsorted(cost, cost[rows[-1]] + block, side="right")) - 1))
-        if rows[-1] == room.size or ends[rows[-1]] - ends[rows[0]] >= _SCRATCH:
-            batch = np.array(rows)
-            yield batch, ends[batch] - ends[rows[0]]
-            rows = rows[-1:]
-
-
-def _matrix(sizes: Array, indices: list[Array], data: list[Array]) -> sparse.csr_array:
-    """Join the rows' pieces to a matrix, emptying the lists on the way: not everything is there twice at once."""
-    from scipy import sparse
-
-    values = np.concatenate(data)
-    data.clear()
-    kind = np.int32 if values.size < 2**31 else np.int64  # SciPy wants one dtype for both
-    columns = np.concatenate(indices, dtype=kind)
-    indices.clear()
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(kind)
-    matrix = sparse.csr_array((values, columns, starts), shape=(sizes.size, sizes.size))
-    matrix.has_canonical_format = True
-    return matrix
