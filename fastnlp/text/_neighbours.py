@@ -40,7 +40,7 @@ class Neighbours:
         )
 
     def by_sums(self, queries: Floats, excluded: Sequence[list[int]], topn: int) -> Iterator[Found]:
-        """Yield, for each query ``(B, D)`` of length 1, the `topn` rows with the largest cosines, none of those excluded."""
+        """Yield, for each query ``(B, D)`` of length 1, the `topn` rows with the largest cosines but those excluded."""
         step = max(1, _CELLS // len(self._vectors))
         for begin in range(0, len(queries), step):
             block = queries[begin : begin + step]
