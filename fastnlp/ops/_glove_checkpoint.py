@@ -98,15 +98,20 @@ class Checkpoints:
 
     def after_visit(self, saved: Callable[[], Saved]) -> None:
         """Write what `saved` returns if it is time."""
-        if self.path is not None and self._seconds is not None and time.monotonic() - self._last >= self._seconds:
-            saved().write(self.path)
-            self._last = time.monotonic()
+        if self._is_time():
+            self._write(saved())
 
     def after_epoch(self, done: int, last: bool, saved: Callable[[], Saved]) -> None:
-        """Write what `saved` returns after the last epoch and if it is the turn of this one."""
-        if self.path is not None and (last or (self._every is not None and done % self._every == 0)):
-            saved().write(self.path)
-            self._last = time.monotonic()
+        """Write what `saved` returns after the last epoch, if it is the turn of this one, or if it is time."""
+        if self.path is not None and (last or (self._every and done % self._every == 0) or self._is_time()):
+            self._write(saved())
+
+    def _is_time(self) -> bool:
+        return self._seconds is not None and time.monotonic() - self._last >= self._seconds
+
+    def _write(self, saved: Saved) -> None:
+        saved.write(self.path)
+        self._last = time.monotonic()
 
 
 def fingerprint(*arrays: Array | None) -> str:
