@@ -39,3 +39,23 @@ def corpus_file():
         return DATA / name
 
     return path
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of a few bytes, so that short texts are cut."""
+    from fastnlp.text import reading
+
+    monkeypatch.setattr(reading, "BLOCK", 16)
+
+
+@pytest.fixture(params=["reference", "cpu"])
+def either_backend(request, monkeypatch):
+    """Each backend in turn for functions that take no ``backend=``; tables of words must grow soon."""
+    if request.param == "cpu" and importlib.util.find_spec("numba") is None:
+        pytest.skip("numba is not installed")
+    from fastnlp.text import tokens
+
+    monkeypatch.setenv("FASTNLP_BACKEND", request.param)
+    monkeypatch.setattr(tokens, "_ROOM", 2)
+    return request.param

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import chain
@@ -14,26 +16,38 @@ Progress = Callable[[int, int | None], object]
 
 _NOTHING = object()
 _LOOKED_AT = 10  # strings of a list among which names of files are looked for
-_TYPES = "the path of a file, or an iterable of paths, of lines (str) or of lists of tokens"
+_TYPES = "the path of a file, an open file, or an iterable of paths, of lines (str) or of lists of tokens"
+
+
+class Text(NamedTuple):
+    """A piece of text, UTF-8 but for sequences that are wrong, cut after a line or at least after a space."""
+
+    data: bytes
+    name: str  # of the file
+    last: bool  # the file ends here; otherwise a last line without a line feed goes on in the next piece
 
 
 class Batch(NamedTuple):
-    """Lines that follow each other. A line ends a document."""
+    """Lines that follow each other."""
 
     lines: Iterable[Any]  # str, or for tokens iterables of str
     open: bool  # the last line goes on in the next batch
+    last: bool  # a file ends here
 
 
 class Source:
     """Text to be read once from front to back, never held whole.
 
-    `files_or_lines` is told apart by its type and its first item. A str or a path is one file; an iterable of paths,
-    and a list or tuple of str that all name files, are files; other str are lines; lists or tuples are tokens.
+    `files_or_lines` is told apart by its type and its first item. A str or a path is one file ("-" is standard input),
+    or several where it is a pattern; what can be read is an open file; an iterable of paths, and a list or tuple of str
+    that all name files, are files; other str are lines; lists or tuples are tokens.
 
     Raises
     ------
     FileNotFoundError, IsADirectoryError, PermissionError, ValueError
         A file is missing, a folder, unreadable, empty, or not text: found for all files before any is read.
+    ImportError
+        A file is packed with zstd, and nothing here can unpack that.
     TypeError
         `files_or_lines` is something else.
     """
@@ -44,7 +58,9 @@ class Source:
     def __init__(self, files_or_lines: Any) -> None:
         self._replaced: dict[str, int] = {}  # file: invalid UTF-8 sequences that were replaced
         self.could_be_names = False
-        if isinstance(files_or_lines, (str, os.PathLike)):
+        if isinstance(files_or_lines, str) and files_or_lines == "-":
+            files_or_lines = getattr(sys.stdin, "buffer", sys.stdin)
+        if isinstance(files_or_lines, (str, os.PathLike)) or callable(getattr(files_or_lines, "read", None)):
             self._set_files([files_or_lines])
             return
         if isinstance(files_or_lines, (bytes, bytearray)) or not isinstance(files_or_lines, Iterable):
@@ -55,8 +71,8 @@ class Source:
         first = next(items, _NOTHING)
         if first is _NOTHING:
             raise ValueError(
-                "files_or_lines holds nothing: a generator or an open file that was read once, by build_vocab say, is "
-                "used up (pass a list, or make it anew)"
+                "files_or_lines holds nothing: a generator that was read once, by build_vocab say, is used up (pass a "
+                "list, make it anew, or use build_corpus, which needs it once)"
             )
         if isinstance(first, os.PathLike):
             self._set_files([first, *items])
@@ -72,21 +88,74 @@ class Source:
             raise TypeError(f"files_or_lines must be {_TYPES}, its first item is {_describe(first)}")
         self._items = chain([first], items)
 
-    def _set_files(self, paths: Iterable[Any]) -> None:
+    def _set_files(self, given: Iterable[Any]) -> None:
         self.kind = "files"
-        self._paths = list(paths)
-        for path in self._paths:
-            if not isinstance(path, (str, os.PathLike)):
-                raise TypeError(f"files_or_lines mixes paths and other things: one item is {_describe(path)}")
-            reading.check(path)
+        self._files: list[Any] = []
+        for item in given:
+            if isinstance(item, (str, os.PathLike)):
+                self._files.extend(_matching(item))
+            elif callable(getattr(item, "read", None)):
+                self._files.append(item)
+            else:
+                raise TypeError(f"files_or_lines mixes paths and other things: one item is {_describe(item)}")
+        for file in self._files:
+            reading.check(file)
+
+    def texts(self, progress: Progress | None = None) -> Iterator[Text]:
+        """Yield the text of files or lines in pieces of about `reading.BLOCK` bytes.
+
+        `progress` is called after each piece with the bytes of the files read so far and their total, packed as they
+        are, or with the number of lines so far and their total; the total is None where it is not known.
+
+        Raises
+        ------
+        ValueError
+            A file is empty, is not text (it holds a NUL byte: the line is named), or is truncated or corrupt.
+        """
+        if self.kind == "lines":
+            lines = _Lines(self._items)
+            for block in reading.blocks(lines):  # type: ignore[arg-type]
+                yield Text(block.data, block.name, block.last)
+                if progress is not None:
+                    progress(lines.done, self._total)
+            return
+        sizes = [reading.size(file) for file in self._files]
+        total = None if None in sizes else sum(filter(None, sizes))
+        before = 0
+        for file, size in zip(self._files, sizes, strict=True):
+            position = 0
+            for data, name, last, position in reading.blocks(file):
+                yield Text(data, name, last)
+                if progress is not None:
+                    progress(before + position, total)
+            before += position if size is None else size
+            if progress is not None:
+                progress(before, total)
 
     def batches(self, progress: Progress | None = None) -> Iterator[Batch]:
-        """Yield the lines in batches of about `reading.BLOCK` characters.
+        """Yield the lines, or the lists of tokens, in batches of about `reading.BLOCK` characters; see `texts`."""
+        if self.kind == "tokens":
+            yield from self._token_batches(progress)
+            return
+        for data, name, last in self.texts(progress):
+            text = self.decode(data, name)
+            if "\r" in text:
+                text = text.replace("\r\n", "\n")
+            yield Batch(text.removesuffix("\n").split("\n"), not text.endswith("\n"), last)
 
-        `progress` is called after each batch with the bytes of the files read so far and their total, packed as they
-        are, or with the number of lines so far and their total; the total is None where it is not known.
-        """
-        return self._file_batches(progress) if self.kind == "files" else self._item_batches(progress)
+    def decode(self, data: bytes, name: str) -> str:
+        """Return the text of UTF-8 bytes; sequences that are wrong become U+FFFD and are counted."""
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            text = data.decode(errors="replace")
+            self.replaced(name, text.count("\ufffd") - data.count(b"\xef\xbf\xbd"))
+            return text
+
+    def replaced(self, name: str, count: int) -> None:
+        """Count sequences of a file that were replaced, for `warn`."""
+        if count:
+            self._replaced[name] = self._replaced.get(name, 0) + count
 
     def warn(self) -> None:
         """Warn once, on behalf of the caller's caller, if bytes that are not UTF-8 were replaced."""
@@ -101,56 +170,58 @@ class Source:
                 stacklevel=3,
             )
 
-    def _file_batches(self, progress: Progress | None) -> Iterator[Batch]:
-        sizes = [reading.size(path) for path in self._paths]
-        total = None if None in sizes else sum(filter(None, sizes))
-        before = 0
-        for path, size in zip(self._paths, sizes, strict=True):
-            position = 0
-            for data, is_open, position in reading.blocks(path):
-                text = self._decode(path, data)
-                if "\r" in text:
-                    text = text.replace("\r\n", "\n")
-                yield Batch(text.removesuffix("\n").split("\n"), is_open)
-                if progress is not None:
-                    progress(before + position, total)
-            before += position if size is None else size
-            if progress is not None:
-                progress(before, total)
-
-    def _decode(self, path: reading.Path, data: bytes) -> str:
-        try:
-            return data.decode()
-        except UnicodeDecodeError:
-            text = data.decode(errors="replace")
-            name = os.fspath(path)
-            count = text.count("\ufffd") - data.count(b"\xef\xbf\xbd")
-            self._replaced[name] = self._replaced.get(name, 0) + count
-            return text
-
-    def _item_batches(self, progress: Progress | None) -> Iterator[Batch]:
-        wanted: Any = str if self.kind == "lines" else (list, tuple)
+    def _token_batches(self, progress: Progress | None) -> Iterator[Batch]:
         lines: list[Any] = []
-        held = 0
-        done = 0
-        for item in self._items:
-            if not isinstance(item, wanted):
-                raise TypeError(f"files_or_lines must hold items of one type: item {done} is {_describe(item)}")
-            done += 1
+        held = done = 0
+        for done, item in enumerate(self._items, 1):
+            if not isinstance(item, (list, tuple)):
+                raise _mixed(done - 1, item)
+            lines.append(item)
             held += len(item)
-            if self.kind == "tokens":
-                lines.append(item)
-            else:
-                lines.extend(item.replace("\r\n", "\n").removesuffix("\n").split("\n") if "\n" in item else (item,))
             if held >= reading.BLOCK:
-                yield Batch(lines, False)
+                yield Batch(lines, False, False)
                 if progress is not None:
                     progress(done, self._total)
                 lines, held = [], 0
         if lines:
-            yield Batch(lines, False)
+            yield Batch(lines, False, False)
             if progress is not None:
                 progress(done, self._total)
+
+
+class _Lines:
+    """Lines as a file of text, each with a line feed at its end."""
+
+    name = "files_or_lines"
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+        self.done = 0
+
+    def read(self, size: int) -> str:
+        parts: list[str] = []
+        for item in self._items:
+            if not isinstance(item, str):
+                raise _mixed(self.done, item)
+            self.done += 1
+            parts.append(item if item.endswith("\n") else item + "\n")
+            size -= len(item) + 1
+            if size <= 0:
+                break
+        return "".join(parts)
+
+
+def _matching(path: str | os.PathLike[str]) -> list[Any]:
+    """Return the files that a pattern matches, sorted; `path` itself where it is none, or the name of a file."""
+    name = os.fspath(path)
+    if not any(sign in name for sign in "*?[") or os.path.lexists(name):
+        return [path]
+    from glob import glob
+
+    found = sorted(file for file in glob(name, recursive=True) if not os.path.isdir(file))
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, "no file matches this pattern", name)
+    return found
 
 
 def _name_files(strings: list[str] | tuple[str, ...]) -> bool:
@@ -171,6 +242,10 @@ def _name_files(strings: list[str] | tuple[str, ...]) -> bool:
 
 def _is_file(item: object) -> bool:
     return isinstance(item, str) and os.path.isfile(item)
+
+
+def _mixed(number: int, item: object) -> TypeError:
+    return TypeError(f"files_or_lines must hold items of one type: item {number} is {_describe(item)}")
 
 
 def _describe(item: object) -> str:

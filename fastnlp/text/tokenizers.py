@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 Tokenizer = Callable[[str], Iterable[str]]
@@ -41,43 +41,63 @@ def words(line: str) -> list[str]:
 
 _NAMED: dict[str, Tokenizer] = {"whitespace": whitespace, "characters": characters, "words": words}
 _NAMES = (*_NAMED, "auto")
+_WANTED = "a function from a line to a list of tokens, or a tokenizer of Hugging Face's tokenizers"
 
 
 def check(tokenizer: Any) -> None:
-    """Raise unless `tokenizer` is None, a name, or a callable.
+    """Raise unless `tokenizer` is None, a name, a callable or a tokenizer of Hugging Face's.
 
     Raises
     ------
     ValueError
         A name that is not known.
     TypeError
-        Neither a name nor a callable.
+        None of these.
     """
     if isinstance(tokenizer, str):
         if tokenizer not in _NAMES:
-            raise ValueError(
-                f"tokenizer must be one of {', '.join(map(repr, _NAMES))} or a function from a line to a list of "
-                f"tokens, got {tokenizer!r}"
-            )
-    elif tokenizer is not None and not callable(tokenizer):
-        raise TypeError(f"tokenizer must be a name or a function from a line to a list of tokens, got {tokenizer!r}")
+            raise ValueError(f"tokenizer must be one of {', '.join(map(repr, _NAMES))}, {_WANTED}, got {tokenizer!r}")
+    elif tokenizer is not None and not callable(tokenizer) and not hasattr(tokenizer, "encode_batch"):
+        raise TypeError(f"tokenizer must be a name, {_WANTED}, got {tokenizer!r}")
 
 
-def resolve(tokenizer: str | Tokenizer | None, sample: str) -> str | Tokenizer:
-    """Return the name of a tokenizer, or the callable itself; "auto" is decided by a sample of the text."""
+def resolve(tokenizer: Any, sample: str) -> Any:
+    """Return the name of a tokenizer, or the tokenizer itself; "auto" is decided by a sample of the text."""
     if tokenizer is None:
         return "whitespace"
-    return suggest(sample) if tokenizer == "auto" else tokenizer
+    return suggest(sample) if isinstance(tokenizer, str) and tokenizer == "auto" else tokenizer
 
 
-def function(tokenizer: str | Tokenizer) -> Tokenizer:
-    """Return the function of a name that `resolve` gave, or the callable with a check on what it returns."""
-    if isinstance(tokenizer, str):
-        return _NAMED[tokenizer]
-    call = tokenizer
+def spaced(name: str) -> Callable[[str], str]:
+    """Return a function that puts white space between the tokens of lines, for a name that `resolve` gave."""
+    if name == "whitespace":
+        return str
+    pattern = _characters_pattern() if name == "characters" else _words_pattern()
+    find = re.compile(f"{pattern.pattern}|\n").findall
+    return (lambda text: " ".join(find(text))) if name == "characters" else (lambda text: " ".join(find(text.lower())))
 
+
+def of_lines(tokenizer: Any) -> Callable[[list[str]], Iterable[Iterable[str]]]:
+    """Return a function from lines to the tokens of each, for a tokenizer that has no name.
+
+    Of Hugging Face's tokenizers, special tokens that they would add, padding and truncation are left out.
+    """
+    fast = getattr(tokenizer, "backend_tokenizer", tokenizer)  # what transformers wraps
+    if not hasattr(fast, "encode_batch"):
+        return partial(map, _checked(tokenizer))
+    if getattr(fast, "padding", None) is not None or getattr(fast, "truncation", None) is not None:
+        from copy import deepcopy
+
+        fast = deepcopy(fast)  # it is the caller's
+        fast.no_padding()
+        fast.no_truncation()
+    encode = getattr(fast, "encode_batch_fast", fast.encode_batch)  # does not look for places in the line
+    return lambda lines: [encoding.tokens for encoding in encode(lines, add_special_tokens=False)]
+
+
+def _checked(tokenizer: Tokenizer) -> Tokenizer:
     def checked(line: str) -> Iterable[str]:
-        tokens = call(line)
+        tokens = tokenizer(line)
         if isinstance(tokens, str) or not isinstance(tokens, Iterable):
             raise TypeError(f"the tokenizer must return a list of tokens, it returned {tokens!r:.60}")
         return tokens

@@ -1,0 +1,76 @@
+"""Files that are written whole or not at all, and what the import of the library leaves alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+import fastnlp
+from fastnlp import build_vocab
+from fastnlp._files import atomic_write
+from tests.texts import TEXT, text_file
+
+
+def test_atomic_write_replaces_and_keeps_permissions_and_links(tmp_path):
+    path = text_file(tmp_path)
+    path.chmod(0o640)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with atomic_write(link) as file:
+        file.write(b"new")
+        assert path.read_text() == TEXT
+    assert path.read_bytes() == b"new"
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert sorted(os.listdir(tmp_path)) == ["link", "text.txt"]
+
+
+@pytest.mark.parametrize("step", ["body", "fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, step):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = text_file(tmp_path)
+    if step != "body":
+        monkeypatch.setattr(os, step, full)
+    failing = pytest.raises(OSError, match=r"could not be written \(No space left on device\).*text\.txt")
+    with failing as raised, atomic_write(path) as file:
+        file.write(b"new")
+        if step == "body":
+            full()
+    assert raised.value.errno == errno.ENOSPC
+    assert path.read_text() == TEXT
+    assert os.listdir(tmp_path) == ["text.txt"]
+
+
+def test_other_errors_pass_through_a_failed_write(tmp_path):
+    path = text_file(tmp_path)
+    with pytest.raises(KeyboardInterrupt), atomic_write(path):
+        raise KeyboardInterrupt
+    with pytest.raises(FileNotFoundError, match=r"'other\.txt'"), atomic_write(path):
+        os.stat("other.txt")
+    assert os.listdir(tmp_path) == ["text.txt"]
+
+
+def test_places_that_cannot_be_written_to(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder"), atomic_write(tmp_path):
+        pass
+    with pytest.raises(FileNotFoundError, match=r"folder .*none does not exist"), atomic_write(tmp_path / "none" / "a"):
+        pass
+    if os.path.exists("/dev/full"):
+        with pytest.raises(OSError, match=r"No space left on device.*'/dev/full'"):
+            build_vocab([TEXT], min_count=1).save("/dev/full")
+        build_vocab([TEXT], min_count=1).save("/dev/null")
+        assert not os.path.isfile("/dev/null")
+
+
+def test_nothing_heavy_is_imported():
+    heavy = ["numba", "scipy", "lzma", "bz2", "gzip", "tempfile", "difflib", "unicodedata"]
+    code = f"import sys, fastnlp; print(*set({heavy}) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+    assert fastnlp.build_vocab is build_vocab
