@@ -12,8 +12,8 @@ from fastnlp.ops._cooccurrence_text import Text
 _MOST = 1 << 31  # places of a part: positions in it are 32 bits
 _LEAST = 1 << 16
 _SCRATCH = 1 << 21  # entries that are counted before they are moved to the result
-_LOADED = 60_000_000  # bytes: compiled kernels, SciPy, threads, and what the allocator keeps
-_RECORD = 16  # bytes an entry takes on its way to a file
+_LOADED = 76_000_000  # bytes: compiled kernels, SciPy, threads, and what the allocator keeps
+_RECORD = 24  # bytes an entry takes on its way to a file
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastnlp._arrays import Array
 from fastnlp._threads import get_num_threads, run
+from fastnlp.ops._cooccurrence_buffers import Buffer, large
 from fastnlp.ops._cooccurrence_text import Text
 
 _BLOCK = 1 << 16  # entries of the matrix that are one task
@@ -73,17 +74,14 @@ class Batch(NamedTuple):
         run(some, self.rows.size - 1, grain=1)
         return int(ends[-1])
 
-    def joined(self) -> tuple[Array, Array]:
-        """Return the columns and the counts of all rows, in memory of their own."""
-        n = int(self.sizes.sum())
-        columns, counts = np.empty(n, np.int32), np.empty(n, np.uint64)
+    def joined(self, columns: Array, counts: Array) -> None:
+        """Write the columns and the counts of all rows one after the other."""
 
         def put(rows: slice, entries: slice, some_columns: Array, some_counts: Array) -> None:
             columns[entries] = some_columns
             counts[entries] = some_counts
 
         self.each(put)
-        return columns, counts
 
 
 class Rows(Protocol):
@@ -134,13 +132,12 @@ def add_rows(
     starts = np.stack([part.starts for part in parts])
     total = starts.sum(axis=0)
     sizes = np.empty(total.size - 1, np.int64)
-    all_columns, all_counts = np.empty(0, np.int32), np.empty(0, np.uint64)
+    columns_buffer, counts_buffer = Buffer(np.int32), Buffer(np.uint64)
     for rows, slots, columns, counts in _schedule(np.diff(total), scratch):
         first, last = int(rows[0]), int(rows[-1])
         begins = starts[:, first : last + 1]
         ends = np.cumsum(begins[:, -1] - begins[:, 0])
-        if ends[-1] > all_columns.size:
-            all_columns, all_counts = np.empty(ends[-1], np.int32), np.empty(ends[-1], np.uint64)
+        all_columns, all_counts = columns_buffer.take(int(ends[-1])), counts_buffer.take(int(ends[-1]))
         moved = np.empty(begins.shape, np.int64)
         for part, begin, here, end in zip(parts, begins, moved, ends.tolist(), strict=True):
             here[:] = begin + (end - begin[-1])
@@ -178,7 +175,7 @@ def _stream(kernels: Any, text: Text, begin: int, end: int, window: int) -> tupl
     else:
         inside = slice(*np.searchsorted(text.offsets, [first + 1, last]))
         offsets = np.concatenate([[first], text.offsets[inside], [last]]) - first
-    stream = np.empty(last - first + offsets.size, np.int32)
+    stream = large(last - first + offsets.size, np.int32)
     kernels.lay_out(text.read(first, last), offsets, text.vocab_size, stream)
     places = np.array([begin, end]) - first
     return stream, places + np.searchsorted(offsets, places, side="right")
@@ -189,7 +186,7 @@ def _locations(kernels: Any, stream: Array, edges: Array, width: int) -> tuple[A
     begin, end = edges.tolist()
     pieces = _pieces(end - begin, width)
     edges = np.array([begin + (end - begin) * piece // pieces for piece in range(pieces + 1)])
-    cursors = np.empty((pieces, width), np.uint32)
+    cursors = large(pieces * width, np.uint32).reshape(pieces, width)
     kernels.histogram(stream, edges, cursors)
     starts = np.concatenate([[0], np.cumsum(cursors.sum(axis=0, dtype=np.int64))])
     next_one = starts[:-1].astype(np.uint32)
@@ -197,7 +194,7 @@ def _locations(kernels: Any, stream: Array, edges: Array, width: int) -> tuple[A
         occurrences = piece.copy()
         piece[:] = next_one
         next_one += occurrences
-    positions = np.empty(int(starts[-1]), np.uint32)
+    positions = large(int(starts[-1]), np.uint32)
     kernels.locate(stream, edges, cursors, positions)
     return starts, positions
 
@@ -206,21 +203,17 @@ def _schedule(room: Array, scratch: int) -> Iterator[tuple[Array, Array, Array, 
     """Cut rows into blocks of about `_BLOCK` entries, and yield them in batches of about `scratch` of them.
 
     `room` is what each row can have at most. A batch is ``rows``, where its blocks begin and the last one ends,
-    ``slots``, the same in their scratch memory, and that memory.
+    ``slots``, the same in their scratch memory with an entry to spare after each, and that memory.
     """
     ends = np.concatenate([[0], np.cumsum(room)])
     cost = ends + np.arange(ends.size)  # an empty row takes time, too
     block = max(min(_BLOCK, scratch // 4), room.size)  # to clear a row of sums must not cost more than to use it
-    size = 0
-    columns, counts = np.empty(0, np.int32), np.empty(0, np.uint64)
+    columns, counts = Buffer(np.int32), Buffer(np.uint64)
     rows = [0]
     while rows[-1] < room.size:
         rows.append(max(rows[-1] + 1, int(np.searchsorted(cost, cost[rows[-1]] + block, side="right")) - 1))
         if rows[-1] == room.size or ends[rows[-1]] - ends[rows[0]] + block > scratch:
             batch = np.array(rows)
-            slots = ends[batch] - ends[rows[0]]
-            if slots[-1] > size:
-                size = int(slots[-1])
-                columns, counts = np.empty(size, np.int32), np.empty(size, np.uint64)
-            yield batch, slots, columns, counts
+            slots = ends[batch] - ends[rows[0]] + np.arange(batch.size)
+            yield batch, slots, columns.take(int(slots[-1])), counts.take(int(slots[-1]))
             rows = rows[-1:]

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastnlp._arrays import Array
 from fastnlp._files import atomic_folder, atomic_write
+from fastnlp.ops._cooccurrence_buffers import Buffer
 from fastnlp.ops._cooccurrence_rows import Batch, Question
 from fastnlp.ops._cooccurrence_text import Text
 
@@ -98,6 +99,7 @@ class Runs:
     def write(self, part: int, batches: Iterable[Batch]) -> Run:
         """Write the rows of a part; the run is there when it is whole."""
         name = self._name(part)
+        columns_buffer, counts_buffer = Buffer(np.int32), Buffer(np.uint64)
         with atomic_folder(name, lasting=self._lasting) as folder:
             sizes = [np.zeros(1, np.int64)]
             with (
@@ -105,7 +107,9 @@ class Runs:
                 open(os.path.join(folder, _COUNTS), "wb", buffering=0) as counts_file,
             ):
                 for batch in batches:
-                    columns, counts = batch.joined()
+                    n = int(batch.sizes.sum())
+                    columns, counts = columns_buffer.take(n), counts_buffer.take(n)
+                    batch.joined(columns, counts)
                     _write(columns_file, columns)
                     _write(counts_file, counts)
                     sizes.append(batch.sizes.copy())

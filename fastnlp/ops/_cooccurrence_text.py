@@ -10,6 +10,7 @@ import numpy as np
 
 from fastnlp._arrays import Array, integers, kernel_ready, read
 from fastnlp._checks import integer
+from fastnlp.ops._cooccurrence_buffers import large
 
 _PIECE = 1 << 20  # ids that are looked at at once
 
@@ -52,14 +53,14 @@ class Text:
         if self._known is None:
             if self._mapped is None:
                 return kernel_ready(np.asarray(self._ids[begin:end]).astype(np.int32, copy=False))
-            found, filled = np.empty(end - begin, np.int32), 0
+            found, filled = large(end - begin, np.int32), 0
             for _, piece in self._pieces(begin, end):
                 found[filled : filled + piece.size] = piece
                 filled += piece.size
             return found
         first = int(np.searchsorted(self._known, begin, side="right")) - 1
         skip, wanted = begin - int(self._known[first]), end - begin
-        found, filled = np.empty(wanted, np.int32), 0
+        found, filled = large(wanted, np.int32), 0
         for _, piece in self._pieces(first * _PIECE, self._ids.size):
             words = piece[piece >= 0][skip : skip + wanted - filled]
             found[filled : filled + words.size] = words

@@ -13,6 +13,7 @@ import numpy as np
 from fastnlp._arrays import Array
 from fastnlp._checks import integer
 from fastnlp._files import atomic_folder, atomic_write
+from fastnlp.ops._cooccurrence_buffers import Buffer
 from fastnlp.ops._cooccurrence_result import CooccurrenceCounts, csr
 from fastnlp.ops._cooccurrence_rows import Batch
 from fastnlp.ops._cooccurrence_weights import divide
@@ -77,22 +78,21 @@ class _Records:
 
     def __init__(self, file: BinaryIO, words: Array, divisor: float) -> None:
         self._file, self._words, self._divisor = file, words, divisor
-        self._records = np.empty(0, RECORD)
+        self._buffer = Buffer(RECORD)
 
     def add(self, batch: Batch) -> None:
         n = int(batch.sizes.sum())
-        if n > self._records.size:
-            self._records = np.empty(n, RECORD)
+        records = self._buffer.take(n)
         words = self._words[batch.begin : batch.end] + 1
 
         def put(rows: slice, entries: slice, columns: Array, counts: Array) -> None:
-            mine = self._records[entries]
+            mine = records[entries]
             mine["row"] = np.repeat(words[rows], batch.sizes[rows])
             np.add(columns, 1, out=mine["column"])
             divide(counts, self._divisor, mine["count"])
 
         batch.each(put)
-        self._file.write(self._records[:n].view(np.uint8).data)
+        self._file.write(records.view(np.uint8).data)
 
 
 class _Folder:
@@ -102,6 +102,7 @@ class _Folder:
         self._folder, self._divisor = folder, divisor
         self._indices = open(os.path.join(folder, "indices.npy"), "wb")  # noqa: SIM115 (closed by finish or __exit__)
         self._data = open(os.path.join(folder, "data.npy"), "wb")  # noqa: SIM115
+        self._indices_buffer, self._data_buffer = Buffer(np.int32), Buffer(np.float64)
         self._sizes = [np.zeros(1, np.int64)]
         _head(self._indices, np.int32, 0)
         _head(self._data, np.float64, 0)
@@ -115,7 +116,7 @@ class _Folder:
 
     def add(self, batch: Batch) -> None:
         n = int(batch.sizes.sum())
-        indices, data = np.empty(n, np.int32), np.empty(n)
+        indices, data = self._indices_buffer.take(n), self._data_buffer.take(n)
 
         def put(rows: slice, entries: slice, columns: Array, counts: Array) -> None:
             indices[entries] = columns

@@ -44,7 +44,8 @@ def count(stream, starts, positions, words, weights, left, right, upper, rows, s
 
     Row r is of word ``words[r]``; word v stands at ``stream[positions[starts[v]:starts[v + 1]]]``. The words to its
     `left` and to its `right` are counted, with `upper` only columns from the word itself on. Block b writes its columns
-    and counts, row after row, from ``slots[b]`` on; row r has ``sizes[r]`` of them, in ascending order.
+    and counts, row after row, from ``slots[b]`` on; row r has ``sizes[r]`` of them, in ascending order. What comes
+    after them is overwritten: a row takes one entry more than it can have.
     """
     options = (weights, left, right, upper)
     run(_count, rows.size - 1, stream, starts, positions, words, *options, rows, slots, sizes, indices, counts, grain=1)
