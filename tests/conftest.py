@@ -57,5 +57,5 @@ def either_backend(request, monkeypatch):
     from fastnlp.text import tokens
 
     monkeypatch.setenv("FASTNLP_BACKEND", request.param)
-    monkeypatch.setattr(tokens, "_ROOM", 2)
+    monkeypatch.setattr(tokens, "_ROOM", 16)
     return request.param

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import errno
 import gzip
+import io
 import lzma
 import os
 import subprocess
@@ -14,20 +15,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastnlp import Vocabulary, build_vocab, encode
+from fastnlp import Vocabulary, build_corpus, build_vocab, encode
 from fastnlp.text import reading
 from tests.texts import TEXT, documents, text_file
 
 pytestmark = pytest.mark.usefixtures("either_backend")
 
 
+def zstd(data: bytes) -> bytes:
+    """Pack with zstd, in two frames."""
+    pack = pytest.importorskip("zstandard", reason="zstandard is not installed").ZstdCompressor().compress
+    return pack(data[: len(data) // 2]) + pack(data[len(data) // 2 :])
+
+
 @pytest.mark.parametrize("blocks", ["whole", "small"])
-@pytest.mark.parametrize("suffix", [".txt", ".gz", ".xz", ".bz2"])
+@pytest.mark.parametrize("suffix", [".txt", ".gz", ".xz", ".bz2", ".zst"])
 @pytest.mark.parametrize("style", ["lf", "crlf", "bom", "no-end"])
 def test_files_of_all_kinds_give_the_same(tmp_path, monkeypatch, suffix, style, blocks):
     if blocks == "small":
         monkeypatch.setattr(reading, "BLOCK", 16)
-    pack = {".txt": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}[suffix]
+    pack = {".txt": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress, ".zst": zstd}[suffix]
     text = {"lf": TEXT, "crlf": TEXT.replace("\n", "\r\n"), "bom": "\ufeff" + TEXT, "no-end": TEXT.removesuffix("\n")}
     for name in ("text" + suffix, "text"):  # packing is told by the bytes, too
         path = text_file(tmp_path, pack(text[style].encode()), name)
@@ -70,6 +77,103 @@ def test_several_files(tmp_path):
     for source in (paths, iter(paths), names, tuple(names)):
         assert documents(encode(source, vocab)) == ["a b", "a", "c"]
     assert build_vocab(iter(names), min_count=1).words == tuple(sorted(names))  # an iterator of str is lines
+
+
+def test_patterns_of_names(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name, text in {"b2.txt": "two", "b10.txt": "ten", "a.txt": "a", "c.md": "md", "deep/d.txt": "deep"}.items():
+        text_file(tmp_path, text, name)
+    vocab = build_vocab(sorted(tmp_path.rglob("*.*")), min_count=1)
+    for pattern, texts in {
+        "*.txt": ["a", "ten", "two"],  # in the order of their names
+        "b?.txt": ["two"],
+        "[ac].*": ["a", "md"],
+        "**/*.txt": ["a", "ten", "two", "deep"],
+        "*": ["a", "ten", "two", "md"],  # without folders
+    }.items():
+        assert documents(encode(str(tmp_path / pattern), vocab)) == texts
+        assert documents(encode([tmp_path / pattern, tmp_path / "c.md"], vocab)) == [*texts, "md"]
+    with pytest.raises(FileNotFoundError, match=r"no file matches this pattern.*x\*"):
+        build_vocab(tmp_path / "x*")
+    text_file(tmp_path, "literally", "[ac].txt")
+    assert build_vocab(str(tmp_path / "[ac].txt"), min_count=1).words == ("literally",)
+
+
+class Reader:
+    """Something that can be read and is no file of Python's; it gives a few bytes at a time."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def read(self, size):
+        part, self.data = self.data[: min(size, 5)], self.data[min(size, 5) :]
+        return part
+
+
+@pytest.mark.parametrize("text", [TEXT, "é\u3000" * 30 + "x", TEXT.replace("\n", "\r\n")])
+def test_open_files_and_standard_input(tmp_path, monkeypatch, small_blocks, text):
+    path = text_file(tmp_path, text)
+    whole = build_corpus(path, min_count=1)
+    packed = gzip.compress(text.encode())
+
+    def corpus(file):
+        found = build_corpus(file, min_count=1)
+        assert not getattr(file, "closed", False)  # it is the caller's
+        return documents(found)
+
+    with path.open("rb") as file, path.open("rb", buffering=0) as raw, path.open(newline="") as lines:
+        streams = [file, raw, lines, io.BytesIO(packed), io.StringIO(text), Reader(text.encode()), Reader(text)]
+        for stream in streams:
+            assert corpus(stream) == documents(whole)
+            with pytest.raises(ValueError, match=r"is empty: give text, and read a stream once \(build_corpus"):
+                build_vocab(stream)
+    for data in (text.encode(), packed, bz2.compress(text.encode())):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert corpus("-") == documents(whole)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert corpus("-") == documents(whole)
+    assert build_vocab(["-"], min_count=1).words == ("-",)  # a line
+
+
+def test_a_stream_goes_on_from_where_it_stands():
+    stream = io.BytesIO(b"skipped\na b\n")
+    stream.readline()
+    assert build_vocab(stream, min_count=1).words == ("a", "b")
+
+
+def test_half_of_a_surrogate_pair_in_a_line():
+    with pytest.warns(UserWarning, match="files_or_lines: 3 byte sequences that are not UTF-8"):
+        assert build_vocab(["a\ud800b"], min_count=1).words == ("a\ufffd\ufffd\ufffdb",)
+
+
+@pytest.mark.parametrize("tokenizer", [None, "words", str.split])
+def test_a_nul_byte_further_on_is_found_with_its_line(tmp_path, small_blocks, tokenizer):
+    good = text_file(tmp_path, "good\n" * 50, "good.txt")
+    bad = text_file(tmp_path, "line\n" * 5000 + "x " * 30 + "\0\n", "bad.txt")
+    with bad.open("rb") as file:
+        for source in ([good, bad], file):
+            with pytest.raises(ValueError, match=r"bad\.txt is not text, line 5001 holds a NUL byte: give UTF-8 text"):
+                build_vocab(source, tokenizer=tokenizer)
+    with pytest.raises(ValueError, match="files_or_lines is not text, line 4001 holds a NUL byte"):
+        build_vocab(iter(["line"] * 4000 + ["\0"]), tokenizer=tokenizer)
+
+
+def test_zstd_without_a_package(tmp_path, monkeypatch):
+    if sys.version_info >= (3, 14):
+        pytest.skip("this Python can unpack zstd")
+    path = text_file(tmp_path, b"\x28\xb5\x2f\xfd" + b"x" * 20, "a.zst")
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(ImportError, match=r"a\.zst is packed with zstd, .* pip install zstandard"):
+        build_vocab(path)
+
+
+def test_a_large_zstd_file(tmp_path, rng):
+    text = " ".join(map(str, rng.integers(0, 1000, 200_000)))
+    path = text_file(tmp_path, zstd(text.encode()), "a.zst")
+    assert build_vocab(path) == build_vocab(text_file(tmp_path, text))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"a\.zst is truncated or corrupt"):
+        build_vocab(path)
 
 
 def test_a_list_of_str_is_files_only_if_all_name_files(tmp_path):
@@ -135,8 +239,9 @@ def test_tokens_as_they_are(small_blocks):
     ],
 )
 def test_other_sources_are_refused(source, message):
-    with pytest.raises((TypeError, IsADirectoryError), match=message):
-        build_vocab(source, min_count=1)
+    for call in (build_vocab, build_corpus):
+        with pytest.raises((TypeError, IsADirectoryError), match=message):
+            call(source, min_count=1)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +252,8 @@ def test_other_sources_are_refused(source, message):
         (b"line\ntext\0text", "a.txt", "a.txt is not text, line 2 holds a NUL byte"),
         ("text".encode("utf-16"), "a.txt", "UTF-16"),
         (b"plain", "a.gz", "not packed that way"),
+        (b"plain", "a.zst", "not packed that way"),
+        (b"\x28\xb5\x2f\xfd" + b"x" * 20, "a.zst", "truncated or corrupt"),
         (gzip.compress(os.urandom(99).hex().encode())[:-20], "a.gz", "truncated or corrupt"),
         (lzma.compress(b"some text")[:-20], "a.xz", "truncated or corrupt"),
         (bz2.compress(b"some text")[:-8], "a.bz2", "truncated or corrupt"),

@@ -91,8 +91,7 @@ def of_lines(tokenizer: Any) -> Callable[[list[str]], Iterable[Iterable[str]]]:
         fast = deepcopy(fast)  # it is the caller's
         fast.no_padding()
         fast.no_truncation()
-    encode = getattr(fast, "encode_batch_fast", fast.encode_batch)  # does not look for places in the line
-    return lambda lines: [encoding.tokens for encoding in encode(lines, add_special_tokens=False)]
+    return lambda lines: [encoding.tokens for encoding in fast.encode_batch(lines, add_special_tokens=False)]
 
 
 def _checked(tokenizer: Tokenizer) -> Tokenizer:
