@@ -1,19 +1,15 @@
-"""`KeyedVectors`: neighbours, files, and agreement with people's judgements."""
+"""`KeyedVectors`: words, neighbours and analogies."""
 
 from __future__ import annotations
 
-import gzip
 import math
-import os
-import struct
+import pickle
 
 import numpy as np
 import pytest
 
 from fastnlp import KeyedVectors, build_vocab
-from fastnlp.text import _neighbours, evaluate_similarity, vectors
-
-NAMES = {"glove": "v.txt", "word2vec": "v.vec", "word2vec-binary": "v.bin", "npz": "v.npz"}
+from fastnlp.text import _neighbours
 
 
 @pytest.fixture
@@ -133,6 +129,145 @@ def test_blocks_of_rows_give_the_same(keyed, monkeypatch):
     assert KeyedVectors(keyed.words, keyed.vectors).most_similar("w5", topn=7) == expected
 
 
+def test_many_words_and_every_number_of_neighbours(rng):
+    x = rng.standard_normal((7001, 8)).astype(np.float32)
+    x[rng.integers(0, 7001, 500)] = x[17]  # many that are equal
+    keyed = KeyedVectors([f"w{i}" for i in range(7001)], x)
+    expected = cosines(keyed, x[0].astype(np.float64))
+    expected[0] = -2
+    order = np.lexsort((np.arange(7001), -expected.round(13)))
+    for topn in (1, 2, 10, 13, 14, 500, 6999, 7000, 9000):
+        found = [keyed.index[word] for word, _ in keyed.most_similar("w0", topn=topn)]
+        assert len(found) == min(topn, 7000)
+        np.testing.assert_allclose(expected[found], expected[order[: len(found)]], rtol=0, atol=1e-12)
+    equal = [i for i in range(7001) if i != 17 and (x[i] == x[17]).all()]
+    assert [keyed.index[word] for word, _ in keyed.most_similar("w17", topn=len(equal))] == equal
+
+
+def test_vectors_that_float32_cannot_decide(rng):
+    x = rng.standard_normal((3000, 6)).astype(np.float32)
+    scales = rng.choice(np.float32([1e-40, 1e-30, 1, 1e30, 3e37]), (3000, 1))
+    x = (x * scales).astype(np.float32)
+    keyed = KeyedVectors([f"w{i}" for i in range(3000)], x)
+    for query in ([1.0, 2, 3, 4, 5, 6], x[4], x[5]):
+        expected = cosines(keyed, np.asarray(query, np.float64))
+        found = [keyed.index[word] for word, _ in keyed.most_similar(query, topn=25)]
+        assert found == np.argsort(-expected, kind="stable")[:25].tolist()
+
+
+# Many queries
+
+
+@pytest.mark.parametrize("cells", [1, 1700, 1 << 24])
+def test_batches_give_what_single_queries_give(keyed, monkeypatch, cells):
+    monkeypatch.setattr(_neighbours, "_CELLS", cells)
+    queries = ["w1", ["w2", "w3"], keyed["w4"], [keyed["w5"], "w6"], keyed.vectors[7].tolist(), ("w8",)]
+    negative = [(), "w9", ["w10", "w11"], keyed["w12"], (), [keyed["w13"]]]
+    expected = [keyed.most_similar(p, negative=n, topn=4) for p, n in zip(queries, negative, strict=True)]
+    assert keyed.most_similar_batch(queries, negative=negative, topn=4) == expected
+    array = keyed.vectors[:9]
+    assert keyed.most_similar_batch(array) == [keyed.most_similar(row) for row in array]
+    assert keyed.most_similar_batch(["w1", "w2"]) == [keyed.most_similar("w1"), keyed.most_similar("w2")]
+    assert keyed.most_similar_batch([]) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "error", "message"),
+    [
+        (["w1"], {}, TypeError, "positive must be a list of queries, got 'w1'"),
+        ([["w1", "x"]], {}, KeyError, "'x' is not among"),
+        ([["w1", "w2"]], {"negative": ["w3"]}, ValueError, "an entry for each of the 2 queries, got 1"),
+        ([["w1", []]], {}, ValueError, "hold nothing"),
+        ([["w1"]], {"topn": 0}, ValueError, "topn must be at least 1"),
+    ],
+)
+def test_batches_are_checked(keyed, args, options, error, message):
+    with pytest.raises(error, match=message):
+        keyed.most_similar_batch(*args, **options)
+
+
+def test_similarities(keyed):
+    a, b = ["w1", "w2", keyed["w3"]], ["w4", keyed["w2"], "w1"]
+    found = keyed.similarities(a, b)
+    assert found.dtype == np.float64
+    assert found.tolist() == [keyed.similarity(x, y) for x, y in zip(a, b, strict=True)]
+    assert keyed.similarities([], []).shape == (0,)
+    for wrong in ((["w1"], ["w1", "w2"]), ("w1", "w2")):
+        with pytest.raises(ValueError, match="lists of the same length"):
+            keyed.similarities(*wrong)
+
+
+# Analogies
+
+
+def shifted(keyed, word) -> np.ndarray:
+    return (1 + cosines(keyed, keyed[word].astype(np.float64))) / 2
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative"), [(["w1", "w2"], ["w3"]), (["w4"], []), (["w1", "w2", "w5"], ["w3", "w6"]), ([], ["w7"])]
+)
+def test_most_similar_cosmul_against_a_full_sort(keyed, positive, negative):
+    scores = np.ones(500)
+    for word in positive:
+        scores *= shifted(keyed, word)
+    scores /= np.prod([shifted(keyed, word) for word in negative], axis=0) + 1e-3
+    scores[[keyed.index[word] for word in positive + negative]] = -1
+    best = np.argsort(-scores)
+    for topn in (1, 10, 499):
+        found = keyed.most_similar_cosmul(positive, negative=negative, topn=topn)
+        wanted = best[: min(topn, 500 - len(positive + negative))]
+        assert [word for word, _ in found] == [f"w{i}" for i in wanted]
+        np.testing.assert_allclose([score for _, score in found], scores[wanted], rtol=1e-11)
+
+
+def test_most_similar_cosmul_with_odd_vectors():
+    vectors = [[1, 0], [3e38, 3e38], [1e-40, 2e-40], [math.nan, 0], [0, 0], [1, 1], [-1, 1], [-1, 0]]
+    keyed = KeyedVectors(["man", "king", "tiny", "nan", "zero", "other", "queen", "woman"], vectors)
+    found = keyed.most_similar_cosmul(["king", "woman"], negative="man")
+    assert [word for word, _ in found] == ["queen", "zero", "tiny", "other"]
+    with pytest.raises(ValueError, match="hold nothing"):
+        keyed.most_similar_cosmul([])
+    with pytest.raises(KeyError, match="'x' is not among"):
+        keyed.most_similar_cosmul("x")
+
+
+def test_analogy(keyed):
+    add, mul = keyed.analogy("w1", "w2", "w3"), keyed.analogy("w1", "w2", "w3", topn=3, method="3CosMul")
+    assert add == keyed.most_similar(["w2", "w3"], negative=["w1"])
+    assert mul == keyed.most_similar_cosmul(["w2", "w3"], negative=["w1"], topn=3)
+    with pytest.raises(ValueError, match="method must be one of '3CosAdd', '3CosMul', got 'add'"):
+        keyed.analogy("w1", "w2", "w3", method="add")
+
+
+def test_doesnt_match():
+    keyed = KeyedVectors(["a", "b", "c", "d"], [[1, 0.1], [5, 0], [0.2, 0.01], [-0.1, 1]])
+    assert keyed.doesnt_match(["a", "b", "d", "c"]) == "d"
+    assert keyed.doesnt_match(word for word in "abd") == "d"
+    assert keyed.doesnt_match(["a"]) == "a"
+    with pytest.raises(KeyError, match="'x' is not among"):
+        keyed.doesnt_match(["a", "x"])
+    with pytest.raises(ValueError, match="words hold nothing"):
+        keyed.doesnt_match([])
+
+
+def test_get(keyed):
+    np.testing.assert_array_equal(keyed.get("w3"), keyed["w3"])
+    assert keyed.get("x") is None
+    assert keyed.get("x", keyed["w1"]) is not None
+    np.testing.assert_array_equal(keyed.get("x", keyed["w1"]), keyed["w1"])
+
+
+def test_pickles(keyed):
+    keyed.most_similar("w1")
+    again = pickle.loads(pickle.dumps(keyed))
+    assert again.words == keyed.words
+    assert again.most_similar("w1") == keyed.most_similar("w1")
+
+
+# Arguments
+
+
 @pytest.mark.parametrize(
     ("args", "options", "error", "message"),
     [
@@ -166,238 +301,3 @@ def test_queries_are_checked(keyed, args, options, error, message):
 def test_arguments_are_checked(words, given, error, message):
     with pytest.raises(error, match=message):
         KeyedVectors(words, given)
-
-
-# Files
-
-
-@pytest.mark.parametrize("format", NAMES)
-@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 5), (1500, 3)])
-def test_files_give_back_every_bit(tmp_path, rng, format, shape):
-    bits = rng.integers(0, 1 << 32, shape, dtype=np.uint32).view(np.float32)
-    bits = np.where(np.isfinite(bits), bits, np.float32(-0.0))
-    bits.flat[:1] = np.float32(0.1)
-    words = ["a\u00a0b", "\u0085", "中文", *map(str, range(shape[0]))][: shape[0]]
-    keyed = KeyedVectors(words, bits)
-    path = tmp_path / NAMES[format]
-    keyed.save(path)
-    for loaded in (KeyedVectors.load(path), KeyedVectors.load(str(path), format=format)):
-        assert loaded.words == keyed.words
-        np.testing.assert_array_equal(loaded.vectors.view(np.uint32), keyed.vectors.view(np.uint32))
-    assert os.listdir(tmp_path) == [path.name]
-
-
-def test_what_the_files_hold(tmp_path):
-    keyed = KeyedVectors(["a", "é"], [[1, -0.5], [0.1, 2]])
-    text = "a 1 -0.5\né 0.100000001 2\n".encode()
-    for name, content in (
-        ("v.txt", text),
-        ("v.vec", b"2 2\n" + text),
-        ("v.bin", b"2 2\na " + struct.pack("<2f", 1, -0.5) + "\né ".encode() + struct.pack("<2f", 0.1, 2) + b"\n"),
-    ):
-        keyed.save(tmp_path / name)
-        assert (tmp_path / name).read_bytes() == content
-    keyed.save(tmp_path / "other", format="word2vec")
-    assert (tmp_path / "other").read_bytes() == b"2 2\n" + text
-
-
-@pytest.mark.parametrize("format", ["glove", "word2vec"])
-def test_not_a_number_survives_text(tmp_path, format):
-    keyed = KeyedVectors(["a", "b"], [[math.nan, 1], [math.inf, -math.inf]])
-    keyed.save(tmp_path / "v", format=format)
-    np.testing.assert_array_equal(KeyedVectors.load(tmp_path / "v", format=format).vectors, keyed.vectors)
-
-
-def test_files_of_other_programs(tmp_path):
-    path = tmp_path / "v.txt"
-    for content in (
-        b"3 2\na 1 2\n. . 3 4\nc 5 6",
-        b"a 1 2 \r\n. . 3 4 \r\nc 5 6 \r\n",
-        b"3 2\r\na 1 2\n. . 3 4\nc 5 6\n",
-    ):
-        path.write_bytes(content)
-        loaded = KeyedVectors.load(path)
-        assert loaded.words == ("a", ". .", "c")
-        np.testing.assert_array_equal(loaded.vectors, [[1, 2], [3, 4], [5, 6]])
-        (tmp_path / "v.txt.gz").write_bytes(gzip.compress(content))
-        assert KeyedVectors.load(tmp_path / "v.txt.gz").words == loaded.words
-    (tmp_path / "v.vec").write_bytes(b"2 2\na 1 2\nb 3 4\n<unk> 5 6\n")  # GloVe's header does not count <unk>
-    assert KeyedVectors.load(tmp_path / "v.vec").words == ("a", "b", "<unk>")
-    (tmp_path / "v.bin").write_bytes(b"2 1\na " + struct.pack("<f", 1) + b"b " + struct.pack("<f", 2))  # no line ends
-    assert KeyedVectors.load(tmp_path / "v.bin").words == ("a", "b")
-
-
-def test_a_binary_file_in_small_blocks(tmp_path, keyed, monkeypatch):
-    keyed.save(tmp_path / "v.bin")
-    monkeypatch.setattr(vectors.vector_files.reading, "BLOCK", 7)
-    loaded = KeyedVectors.load(tmp_path / "v.bin")
-    assert loaded.words == keyed.words
-    np.testing.assert_array_equal(loaded.vectors, keyed.vectors)
-
-
-def test_words_that_stand_there_twice_or_are_not_utf8(tmp_path):
-    path = tmp_path / "v.txt"
-    path.write_bytes(b"a 1 2\nb 3 4\na 5 6\nf\xfc 7 8\n")
-    with pytest.warns(UserWarning, match="1 words stand there twice .*, 1 are not UTF-8") as caught:
-        loaded = KeyedVectors.load(path)
-    assert len(caught) == 1
-    assert loaded.words == ("a", "b", "f\ufffd")
-    np.testing.assert_array_equal(loaded.vectors, [[1, 2], [3, 4], [7, 8]])
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("v.txt", b"", "is empty"),
-        ("v.txt", b"a 1 2\nb 3\n", "line 2"),
-        ("v.txt", b"a 1 2\nb 3 x\n", "line 2"),
-        ("v.txt", b"a 1 2\nb 3 4\nc 5 6 7\n", "line 3"),
-        ("v.txt", b"a 1 2\n\nb 3 4\n", "line 2"),
-        ("v.txt", b"a\nb\n", "line 1"),
-        ("v.txt", b"a\t1\t2\nb\t3\t4\n", "line 1"),
-        ("v.txt", b" 1 2\na 1 2\nb 1 2\n", "line 1"),
-        ("v.txt", b"5 2\na 1 2\nb 3 4\n", "is truncated: its header says 5 words, it holds 2"),
-        ("v.txt", b"2 3\na 1 2\nb 3 4\n", "the header says 3 numbers a word, the lines hold 2"),
-        ("v.vec", b"a 1 2\nb 3 4\n", r'header "V D"'),
-        ("v.bin", b"", "is empty"),
-        ("v.bin", b"a 1 2\n", "is this a word2vec binary file"),
-        ("v.bin", b"3 2\na 12345678", "is truncated: its header says 3 words, it holds 1"),
-        ("v.bin", b"99999999999 300\na 12345678", "is truncated"),
-        ("v.bin", b"0 3\n", "holds no words"),
-        ("v.vec", b"0 3\n", "v.vec"),
-        ("v.npz", b"PK\3\4rest", "is not an npz file"),
-        ("v.npz", b"text", "is not an npz file"),
-        ("v.npz", b"", "is not an npz file"),
-        ("v.txt.gz", gzip.compress(b"a 1 2\n" * 99)[:-9], "truncated or corrupt"),
-    ],
-)
-def test_malformed_files_name_the_path_and_the_line(tmp_path, name, content, message):
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=message) as raised:
-        KeyedVectors.load(path)
-    assert str(path) in str(raised.value)
-
-
-@pytest.mark.parametrize("suffix", ["txt", "vec", "bin", "npz"])
-def test_very_long_words_come_back(tmp_path, suffix):
-    words = KeyedVectors(["x" * 3_000_000, "b"], np.eye(2))
-    words.save(tmp_path / f"v.{suffix}")
-    assert KeyedVectors.load(tmp_path / f"v.{suffix}").words == words.words
-
-
-def test_an_npz_of_other_things(tmp_path):
-    np.savez(tmp_path / "v.npz", x=np.zeros(3))
-    with pytest.raises(ValueError, match="is not an npz file of word vectors"):
-        KeyedVectors.load(tmp_path / "v.npz")
-
-
-@pytest.mark.parametrize(("field", "value"), [(6, 200), (10, 99), (42, 255)])
-def test_an_npz_whose_directory_is_damaged(tmp_path, keyed, field, value):
-    path = tmp_path / "v.npz"
-    keyed.save(path)
-    data = bytearray(path.read_bytes())
-    data[data.index(b"PK\x01\x02") + field] = value  # the version, the method, and where the first array stands
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"v\.npz is not an npz file of word vectors, or is damaged"):
-        KeyedVectors.load(path)
-
-
-def test_names_and_formats_are_checked(tmp_path, keyed):
-    for path, format, message in (
-        ("v.csv", None, r"suffix of .*v\.csv is none of \.txt"),
-        ("v.txt", "text", "format must be one of 'glove'"),
-        ("v.txt.gz", None, "would not be packed"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            keyed.save(tmp_path / path, format=format)
-    with pytest.raises(FileNotFoundError, match=r"none\.npz"):
-        KeyedVectors.load(tmp_path / "none.npz")
-    with pytest.raises(FileNotFoundError, match=r"none\.txt"):
-        KeyedVectors.load(tmp_path / "none.txt")
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("word", ["new york", "a\nb", ""])
-def test_only_npz_takes_any_word(tmp_path, word):
-    keyed = KeyedVectors([word, "x"], [[1], [2]])
-    keyed.save(tmp_path / "v.npz")
-    assert KeyedVectors.load(tmp_path / "v.npz").words == (word, "x")
-    for name in ("v.txt", "v.vec", "v.bin"):
-        with pytest.raises(ValueError, match=r"cannot hold the word .*npz"):
-            keyed.save(tmp_path / name)
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path, keyed):
-    resource = pytest.importorskip("resource")
-    path = tmp_path / "v.txt"
-    path.write_text("old 1 2\n")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
-        with pytest.raises(OSError, match=r"could not be written .*v\.txt"):
-            keyed.save(path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert path.read_text() == "old 1 2\n"
-    assert os.listdir(tmp_path) == ["v.txt"]
-
-
-# Agreement with people's judgements
-
-
-def test_evaluate_similarity(tmp_path):
-    keyed = KeyedVectors(["a", "b", "c", "d"], [[1, 0], [1, 0.1], [1, 1], [0, 1]])
-    path = tmp_path / "pairs.txt"
-    for content in (
-        "a\tb\t9\nA\tc\t5.5\na\td\t1\na\tnone\t3\n",
-        "word 1,word 2,mean\na,b,9\nA, c,5.5\na,d,1\n\na,none,3\n",
-        "# of people\r\na b 9 n\r\nA  c 5.5 n\r\na d 1 n\r\na none 3 n\r\n",
-        "\ufeffa b 9\nA c 5.5\na d 1\na none 3\n",
-    ):
-        path.write_text(content, newline="")
-        result = evaluate_similarity(keyed, path)
-        assert result == (pytest.approx(1.0), 4, 3)
-    path.write_text("a b 1\na c 5.5\na d 9\n")
-    assert evaluate_similarity(keyed, path).spearman == pytest.approx(-1.0)
-    for content in ("a b 1\na none 2\n", "a b 1\na c 1\n", "x y 1\n"):
-        path.write_text(content)
-        assert math.isnan(evaluate_similarity(keyed, path).spearman)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("a b 1\na b\n", "line 2"), ("a b 1\na b x\n", "line 2"), ("# none\n", "holds no pairs"), ("", "is empty")],
-)
-def test_malformed_similarity_files(tmp_path, content, message):
-    path = tmp_path / "pairs.txt"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message) as raised:
-        evaluate_similarity(KeyedVectors(["a"], [[1]]), path)
-    assert "pairs.txt" in str(raised.value)
-
-
-def test_evaluate_similarity_wants_keyed_vectors(tmp_path):
-    with pytest.raises(TypeError, match="KeyedVectors"):
-        evaluate_similarity({"a": [1]}, tmp_path / "pairs.txt")
-
-
-@pytest.mark.parametrize(
-    ("name", "pairs"),
-    [
-        ("EN-MEN-TR-3k.txt", 3000),
-        ("EN-MTurk-771.txt", 771),
-        ("EN-RG-65.txt", 65),
-        ("EN-SIMLEX-999.txt", 999),
-        ("EN-WS-353-ALL.txt", 353),
-        ("zh/similarity.txt", None),
-    ],
-)
-def test_real_similarity_files(corpus_file, rng, name, pairs):
-    path = corpus_file("eval") / name
-    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    words = sorted({word.strip() for line in lines for word in line[:2]})
-    keyed = KeyedVectors(words, rng.standard_normal((len(words), 50)))
-    result = evaluate_similarity(keyed, path)
-    assert result.pairs == result.covered == len(lines) == (pairs or len(lines))
-    assert abs(result.spearman) < 0.4
