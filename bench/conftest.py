@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from bench import report
+from bench import report, stanford, words
 from bench.figure import disturbed
 from bench.harness import Contest
 from bench.machine import Machine
@@ -23,6 +25,13 @@ def pytest_addoption(parser):
         "--threads", type=int, default=None, help="threads for every contestant (default: the CPUs available)"
     )
 
+    parser.addoption(
+        "--corpus",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a file of text for the cases of words, beside the text that is made (may be repeated)",
+    )
     parser.addoption(
         "--grid", action="store_true", help="run the cases marked grid, too: many shapes, hours rather than minutes"
     )
@@ -54,6 +63,37 @@ def machine(pytestconfig):
     yield found
     if timing:
         found.measure()
+
+
+class Text(NamedTuple):
+    """A file of text and how the report calls it."""
+
+    name: str
+    path: Path
+
+
+def pytest_generate_tests(metafunc):
+    if "text" in metafunc.fixturenames:
+        given = metafunc.config.getoption("--corpus")
+        metafunc.parametrize("text", [*words.MADE, *map(Path, given)], indirect=True, ids=str)
+
+
+@pytest.fixture(scope="session")
+def _scratch():
+    with stanford.scratch() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def text(request, _scratch):
+    """A file of text for a case of words: made, or one that --corpus names."""
+    source = request.param
+    path = _scratch / "text.txt"
+    if isinstance(source, int):
+        words.write_made(path, source)
+        return Text(f"{source:,} tokens", path)
+    words.write_given(path, source)
+    return Text(source.name.partition(".")[0], path)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import fastnlp
 pytest.importorskip("click")
 pytest.importorskip("matplotlib")
 
-from fastnlp.cli import classifier, demo_corpus, pictures, report, titles, words
+from fastnlp.cli import classifier, demo_corpus, page, pictures, titles, words
 from fastnlp.cli.demo import joined
 
 DOCSTRING = """
@@ -350,7 +350,8 @@ class Checker(HTMLParser):
 
 
 def a_report(comparison):
-    return report.Report(
+    return page.Report(
+        title="fastnlp <demo>",
         source="A <text> & more.",
         figures=[("tokens", "1,234")],
         neighbours=[("<unk>", [("宝", 0.5), ("&", 0.25)])],
@@ -376,8 +377,8 @@ def test_page_has_all_parts_and_is_well_formed():
     checker = Checker()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of glyphs that a font lacks
-        page = report.page(a_report(classifier.Comparison(task, curve, curve)))
-    checker.feed(page)
+        written = page.page(a_report(classifier.Comparison(task, curve, curve)))
+    checker.feed(written)
     assert checker.open == []
     assert len(set(checker.ids)) == len(checker.ids)
     text = " ".join(checker.text)
@@ -385,18 +386,18 @@ def test_page_has_all_parts_and_is_well_formed():
         assert heading in text, heading
     for shown in ("宝玉", "1,234", "y & z", "100.0 %", "50.0 %", "1.2 s", "The parts are files.", "'<a b>'", "<unk>"):
         assert shown in text, shown
-    assert page.count("<svg") == 4
-    assert "<script" not in page
-    assert not re.search(r"(src|href)=\"http", page.replace('xmlns:xlink="http', ""))
-    assert page == report.page(a_report(classifier.Comparison(task, curve, curve)))
+    assert written.count("<svg") == 4
+    assert "<script" not in written
+    assert not re.search(r"(src|href)=\"http", written.replace('xmlns:xlink="http', ""))
+    assert written == page.page(a_report(classifier.Comparison(task, curve, curve)))
 
 
-def test_page_without_classifier_or_words(tmp_path):
+def test_page_without_classifier_or_words():
     empty = a_report(None)._replace(words=[], points=np.zeros((0, 2)), neighbours=[])
-    report.write(tmp_path / "report.html", empty)
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "no classifier" in page
-    assert page.count("<svg") == 1
+    written = page.page(empty)
+    assert "no classifier" in written
+    assert written.count("<svg") == 1
+    assert "What the vectors know" not in page.page(empty._replace(note=None))
 
 
 def test_pictures_take_the_colours_and_the_font_of_the_page():

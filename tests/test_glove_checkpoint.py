@@ -16,7 +16,7 @@ from scipy import sparse
 
 import fastnlp
 from fastnlp._dispatch import implementation
-from fastnlp.ops import _glove_checkpoint, _glove_grid
+from fastnlp.ops import _glove_checkpoint, _glove_grid, glove
 
 NAMES = ("word_vectors", "context_vectors", "word_bias", "context_bias")
 WORDS = [f"w{i}" for i in range(50)]
@@ -265,3 +265,24 @@ def test_killed(counts, file):
     assert_same(
         model(done + 1).fit(counts, resume=file, backend="reference"), model(done + 1).fit(counts, backend="reference")
     )
+
+
+def test_reports_within_an_epoch_and_breaking_off_there(counts, file, monkeypatch):
+    monkeypatch.setattr(glove, "_TELL", 0.0)
+    seen = []
+
+    def progress(done, epochs, loss):
+        seen.append(done)
+        assert epochs == 6
+        assert 0 < loss < np.inf
+        if 2 < done < 3:
+            raise StopError
+
+    whole = model().fit(counts)
+    with pytest.raises(StopError):
+        model().fit(counts, checkpoint=file, checkpoint_every=100, progress=progress)
+    assert seen == sorted(set(seen))
+    assert {1, 2} < set(seen)
+    assert any(0 < done < 1 for done in seen)
+    assert len(fastnlp.GloVe.load(file).loss_) == 2
+    assert_same(model().fit(counts, checkpoint=file, resume=True), whole)

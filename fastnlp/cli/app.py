@@ -62,7 +62,7 @@ def _say(message: str) -> None:
 
 def _hint(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
-    return f" ({context.command_path} --help tells more)" if context is not None else ""
+    return f" ({context.command_path.strip()} --help tells more)" if context is not None else ""
 
 
 @contextmanager

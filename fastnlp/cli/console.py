@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Update = Callable[..., None]
-"""Called with (done, total), and perhaps more that is not shown; the total is None where it is not known."""
+"""Called with (done, total) and perhaps a note to show; the total is None where it is not known."""
 
 _PLAIN_WIDTH = 120  # columns, where stdout is no terminal
 
@@ -35,27 +35,54 @@ class Stages:
     def stage(self, label: str) -> Iterator[Update]:
         """Time the block and show its progress; the block may call what is yielded."""
         begin = time.perf_counter()
-        with self._bar(label) if self._console.is_terminal else _silent() as update:
+        last = [""]  # the last note
+        with self._bar(label) if self._console.is_terminal else _silent(last) as update:
             yield update
         self.seconds[label] = seconds = time.perf_counter() - begin
         if not self._console.is_terminal:
-            self._console.print(f"{label}: {seconds:.1f} s", soft_wrap=True)
+            note = f" ({last[0]})" if last[0] else ""
+            self._console.print(f"{label}: {seconds:.1f} s{note}", soft_wrap=True)
 
     @contextmanager
     def _bar(self, label: str) -> Iterator[Update]:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = TextColumn("{task.description:<24}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-        with Progress(*columns, console=self._console) as bar:
-            task = bar.add_task(label, total=None)
-            yield lambda done, total=None, *_: bar.update(task, completed=done, total=total)
+        label_column, note_column = TextColumn("{task.description:<20}"), TextColumn("{task.fields[note]}")
+        times = TimeElapsedColumn(), TimeRemainingColumn()
+        with Progress(
+            label_column, BarColumn(None), TaskProgressColumn(), *times, note_column, console=self._console
+        ) as bar:
+            task = bar.add_task(label, total=None, note="")
+
+            def update(done: float, total: float | None = None, note: str = "") -> None:
+                bar.update(task, completed=done, total=total, note=note)
+
+            yield update
             total = bar.tasks[0].total or 1
             bar.update(task, completed=total, total=total)
 
 
 @contextmanager
-def _silent() -> Iterator[Update]:
-    yield lambda *_: None
+def _silent(last: list[str]) -> Iterator[Update]:
+    def update(done: float, total: float | None = None, note: str = "") -> None:
+        last[0] = note
+
+    yield update
+
+
+def use_threads(threads: int | None) -> None:
+    """Run kernels on so many threads, if a number is given."""
+    if threads is not None:
+        from fastnlp import set_num_threads
+
+        set_num_threads(threads)
 
 
 def output() -> Console:

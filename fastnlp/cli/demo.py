@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from fastnlp.cli import training
-from fastnlp.cli.glove import print_neighbours
-from fastnlp.cli.training import Hyperparameters
+from fastnlp.cli.options import options
 
 if TYPE_CHECKING:
-    from fastnlp import Corpus, GloVe, KeyedVectors
+    from fastnlp import Corpus, KeyedVectors
     from fastnlp.cli.classifier import Comparison
     from fastnlp.cli.console import Stages
     from fastnlp.cli.demo_corpus import Passages
 
-_ROWS, _NEIGHBOURS, _ON_THE_MAP = 16, 8, 220
+_ROWS, _NEIGHBOURS = 16, 8
 _CLASSIFIER_EPOCHS = 12
 _DOCUMENTATION = "The documentation of Python, NumPy and SciPy on this machine, read from their sources."
 _TEXT = click.Path(exists=True, dir_okay=False)
@@ -34,7 +31,7 @@ _TEXT = click.Path(exists=True, dir_okay=False)
 )
 @click.argument("more", nargs=-1, metavar="[FILE]...", type=_TEXT)
 @click.option("--output", default="fastnlp-demo", show_default=True, type=click.Path(), help="Folder of the report.")
-@Hyperparameters.options(dim=50, window=15)
+@options("dim", "window", "min_count", "epochs", "x_max", "seed", dim=50, window=15)
 def demo(corpus: tuple[str, ...], more: tuple[str, ...], output: str, **given: Any) -> None:
     """Take real text all the way: vocabulary, counts, word vectors, a classifier, a report.
 
@@ -47,12 +44,12 @@ def demo(corpus: tuple[str, ...], more: tuple[str, ...], output: str, **given: A
       fastnlp demo --corpus novel.txt --output novel
       fastnlp demo --corpus austen.txt dickens.txt.gz eliot.txt.xz
     """
-    from fastnlp.cli import demo_corpus
+    from fastnlp.cli import demo_corpus, paths, report
     from fastnlp.cli.console import Stages
+    from fastnlp.cli.words import print_neighbours
 
-    parameters = Hyperparameters(**given)
     corpus = (*corpus, *more)
-    training.check_files(corpus)
+    paths.check_files(corpus)
     path = os.path.join(output, "report.html")
     try:
         os.makedirs(output, exist_ok=True)
@@ -60,23 +57,23 @@ def demo(corpus: tuple[str, ...], more: tuple[str, ...], output: str, **given: A
         raise click.ClickException(
             f"--output {output!r} cannot be made: {error.strerror}, name another folder"
         ) from None
-    training.check_writable(path, corpus)
+    paths.check_writable(path, corpus)
     stages = Stages()
     with stages.stage("reading") as update:
         passages = demo_corpus.user_text(corpus, update) if corpus else demo_corpus.documentation(progress=update)
     tokenizer = demo_corpus.tokenizer_of(passages.text) if corpus else "words"
 
-    encoded = training.encoded(training.Lines(passages.text), parameters, tokenizer, stages)
-    counts = training.counted(joined(encoded, passages.document), parameters, stages)
-    model = training.trained(counts, encoded.vocab, parameters, stages)
-    steps = (training.VOCABULARY, training.ENCODING, training.COUNTING)
+    encoded = training.corpus_of(training.Lines(passages.text), {**given, "tokenizer": tokenizer}, stages)
+    counts = training.counts_of(joined(encoded, passages.document), given, stages)
+    model = training.trained(counts, encoded.vocab, given, stages)
+    steps = (training.READING_TEXT, training.COUNTING_PAIRS)
     speed = f"{len(encoded) / sum(stages.seconds[step] for step in steps):,.0f}"
     click.echo(
         f"\n{len(passages.text):,} passages, {len(encoded):,} tokens, vocabulary {len(encoded.vocab):,}, "
         f"{counts.nnz:,} co-occurrences; {speed} tokens a second from text to counts"
     )
-    print_neighbours(encoded, model.vectors, _ROWS)
-    comparison = classify(passages, encoded, model.vectors, parameters.seed, stages)
+    print_neighbours(encoded, model.vectors, _ROWS, _NEIGHBOURS)
+    comparison = classify(passages, encoded, model.vectors, given["seed"], stages)
     click.echo(f"({passages.note})")
 
     figures = [
@@ -90,8 +87,9 @@ def demo(corpus: tuple[str, ...], more: tuple[str, ...], output: str, **given: A
     if comparison is not None:
         figures.append(("held-out accuracy", f"{comparison.real.accuracy[-1]:.1%}"))
     with stages.stage("report"):
-        write_report(
+        report.write(
             path,
+            title="fastnlp demo",
             source=f"Text: {', '.join(map(os.path.basename, corpus))}." if corpus else _DOCUMENTATION,
             figures=figures,
             corpus=encoded,
@@ -144,33 +142,3 @@ def classify(passages: Passages, corpus: Corpus, vectors: KeyedVectors, seed: in
         numeric=(1, 2, 3),
     )
     return classifier.Comparison(task, *curves)
-
-
-def write_report(path: str, *, corpus: Corpus, model: GloVe, **shown: Any) -> None:
-    """Choose the words to show and write the page; `shown` are fields of `Report` as they are."""
-    from fastnlp.cli import report
-    from fastnlp.cli.words import content_words, neighbours, plane
-
-    vectors = model.vectors
-    chosen = content_words(corpus.ids, vectors.words, _ON_THE_MAP)
-    words = [vectors.words[i] for i in chosen]
-    page = report.Report(
-        neighbours=[(word, neighbours(vectors, word, _NEIGHBOURS)) for word in words[:_ROWS]],
-        words=words,
-        points=plane(vectors.vectors[chosen]),
-        training_loss=model.loss_,
-        command=command_line(click.get_current_context()),
-        **shown,
-    )
-    report.write(path, page)
-
-
-def command_line(context: click.Context) -> str:
-    """Return the command with the options that were given, as typed in a shell."""
-    words = context.command_path.split()
-    for option in context.command.params:
-        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
-            given = context.params[option.name]
-            for value in given if isinstance(given, tuple) else (given,):
-                words += [option.opts[0], str(value)] if isinstance(option, click.Option) else [str(value)]
-    return shlex.join(words)

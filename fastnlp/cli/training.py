@@ -3,63 +3,26 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastnlp.cli.console import Stages
+from fastnlp.cli.options import COUNTING, MODEL, READING, VOCABULARY, take
 
 if TYPE_CHECKING:
     from scipy import sparse
 
     from fastnlp import Corpus, GloVe, Vocabulary
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-VOCABULARY, ENCODING, COUNTING, TRAINING = "building the vocabulary", "encoding", "counting", "training vectors"
+READING_TEXT, COUNTING_PAIRS, TRAINING = "reading the text", "counting", "training vectors"
 """The labels of the steps."""
-
-
-class Hyperparameters(NamedTuple):
-    """What the vectors depend on beside the text."""
-
-    dim: int
-    window: int
-    min_count: int
-    epochs: int
-    x_max: float
-    seed: int
-
-    @classmethod
-    def options(cls, *, dim: int, window: int) -> Callable[[F], F]:
-        """Return a decorator that adds one option a field to a command."""
-        positive = click.IntRange(min=1)
-        settings: dict[str, tuple[click.ParamType, Any, str]] = {
-            "dim": (positive, dim, "Features of a vector."),
-            "window": (click.IntRange(1, 20), window, "How far apart words may stand to be counted."),
-            "min_count": (positive, 5, "Words that occur less often are left out."),
-            "epochs": (positive, 15, "How often each count is trained on."),
-            "x_max": (
-                click.FloatRange(min=0, min_open=True),
-                10.0,
-                "Counts from here on have full weight; 100 for 1e9 words.",
-            ),
-            "seed": (click.IntRange(min=0), 0, "The same seed gives the same result."),
-        }
-
-        def add(function: F) -> F:
-            for name in reversed(cls._fields):
-                kind, default, text = settings[name]
-                flag = f"--{name.replace('_', '-')}"
-                metavar = "X" if isinstance(kind, click.FloatRange) else "N"
-                option = click.option(flag, type=kind, metavar=metavar, default=default, show_default=True, help=text)
-                function = option(function)
-            return function
-
-        return add
 
 
 class Lines:
@@ -75,67 +38,112 @@ class Lines:
         return iter(self._lines)
 
 
-def encoded(text: Lines | Sequence[Path], parameters: Hyperparameters, tokenizer: Any, stages: Stages) -> Corpus:
-    """Return the ids of a text (lines, or files) by a vocabulary of its own."""
-    from fastnlp.text import build_vocab, encode
+def corpus_of(text: Lines | Sequence[Path] | str, given: Mapping[str, Any], stages: Stages) -> Corpus:
+    """Return the ids of a text by a vocabulary of its own; `given` are a command's arguments."""
+    from fastnlp import build_corpus
 
-    with stages.stage(VOCABULARY) as update:
-        vocab = build_vocab(text, tokenizer=tokenizer, min_count=parameters.min_count, progress=update)
-    with stages.stage(ENCODING) as update, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # said when the vocabulary was built
-        return encode(text, vocab, progress=update)
+    with stages.stage(READING_TEXT) as update:
+        return build_corpus(text, **take(given, READING + VOCABULARY), progress=update)
 
 
-def counted(corpus: Corpus, parameters: Hyperparameters, stages: Stages) -> sparse.csr_array:
-    """Return the co-occurrence counts of a corpus."""
+def counts_of(corpus: Corpus, given: Mapping[str, Any], stages: Stages, **where: Any) -> Any:
+    """Return the co-occurrence counts of a corpus; `where` are the arguments of `cooccurrence` about files."""
     from fastnlp import cooccurrence
 
-    with stages.stage(COUNTING):
-        counts = cooccurrence(corpus, window=parameters.window)
+    with stages.stage(COUNTING_PAIRS) as update:
+        return cooccurrence(corpus, **take(given, COUNTING), **where, progress=update)
+
+
+def check_counts(counts: sparse.csr_array) -> None:
+    """Raise for a text without pairs of words."""
     if counts.nnz == 0:
         raise ValueError("no two words of the vocabulary stand near each other: give more text, or lower --min-count")
-    return counts
 
 
-def trained(counts: sparse.csr_array, vocab: Vocabulary, parameters: Hyperparameters, stages: Stages) -> GloVe:
-    """Return a `GloVe` fitted to counts."""
+def trained(
+    counts: sparse.csr_array,
+    vocab: Vocabulary,
+    given: Mapping[str, Any],
+    stages: Stages,
+    *,
+    checkpoint: str | None = None,
+    **fitting: Any,
+) -> GloVe:
+    """Return a `GloVe` fitted to counts.
+
+    Parameters
+    ----------
+    counts, vocab
+        As `GloVe.fit` takes them.
+    given
+        A command's arguments.
+    stages
+        Shows the progress: the loss, counts a second, the time left.
+    checkpoint
+        A file in which what was trained is kept on the way; removed at the end.
+    fitting
+        Further arguments of `GloVe.fit`.
+    """
     from fastnlp import GloVe
 
-    model = GloVe(dim=parameters.dim, x_max=parameters.x_max, epochs=parameters.epochs, seed=parameters.seed)
+    check_counts(counts)
+    model = GloVe(**take(given, MODEL))
+    if checkpoint is not None:
+        fitting |= {"checkpoint": checkpoint, "checkpoint_seconds": 60 * given["checkpoint_every"]}
+        fitting["resume"] = resumed(checkpoint, given["resume"])
     with stages.stage(TRAINING) as update:
-        return model.fit(counts, vocab, progress=update)
+        last, before = time.perf_counter(), 0.0
+
+        def show(done: float, epochs: int, loss: float) -> None:
+            nonlocal last, before
+            now = time.perf_counter()
+            rate = (done - before) * counts.nnz / (now - last) if before else 0.0  # a checkpoint's epochs are not ours
+            last, before = now, done
+            update(done, epochs, f"loss {loss:.5f}" + (f", {rate / 1e6:.1f} M counts/s" if rate else ""))
+            interruption()
+
+        try:
+            with deferred_interruption() as interruption:
+                model.fit(counts, vocab, progress=show, **fitting)
+        except KeyboardInterrupt:
+            if checkpoint is not None and os.path.exists(checkpoint):
+                click.echo(f"fastnlp: what was trained is in {checkpoint}, --resume goes on from there", err=True)
+            raise
+    if checkpoint is not None and os.path.exists(checkpoint):
+        os.unlink(checkpoint)
+    return model
 
 
-def tokenizer_for(name: str, files: Sequence[str], lower: bool) -> Any:
-    """Return the tokenizer of that name, "auto" decided by the head of the first file; with `lower` it lower-cases."""
-    if not lower:
-        return name
-    from fastnlp.text import reading, tokenizers
+@contextmanager
+def deferred_interruption() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C wait for a call of what is yielded, which then raises; a second one does not wait."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    asked = False
 
-    with reading.open_bytes(files[0]) as file:
-        sample = file.read(1 << 16).decode(errors="replace")
-    tokenize = tokenizers.function(tokenizers.resolve(name, sample))
-    return lambda line: tokenize(line.lower())
+    def ask(*_: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    def raise_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield raise_if_asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def check_files(files: Sequence[str]) -> None:
-    """Raise for files that are not text, and for pipes: files are read twice."""
-    from fastnlp.text import reading
-
-    for file in files:
-        if not os.path.isfile(file):
-            raise click.ClickException(f"{file} is not a regular file, and text is read twice: save it to a file first")
-        reading.check(file)
-
-
-def check_writable(path: str, text: Sequence[str]) -> None:
-    """Raise, before any work, if a file cannot be written at `path`, or is one of the files of the text."""
-    if any(os.path.exists(path) and os.path.samefile(path, file) for file in text):
-        raise click.ClickException(f"{path} would be overwritten, and it is the text: name another output")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise click.ClickException(f"{path} cannot be written: the folder {folder} does not exist, make it first")
-    if not os.path.basename(path) or os.path.isdir(path):
-        raise click.ClickException(f"{path!r} cannot be written: it is a folder or has no name, name a file")
-    if not os.access(folder, os.W_OK):
-        raise click.ClickException(f"{path} cannot be written: the folder {folder} is closed to this user")
+def resumed(checkpoint: str, resume: bool) -> bool:
+    """Return whether training goes on from a checkpoint; without `resume` one that is there is not overwritten."""
+    there = os.path.exists(checkpoint)
+    if there and not resume:
+        raise click.ClickException(
+            f"{checkpoint} holds what an interrupted run has trained: add --resume to go on from there, or remove it"
+        )
+    return there

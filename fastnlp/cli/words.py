@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fastnlp import Corpus, KeyedVectors
 
 _BLOCK = 1000  # tokens
 _CANDIDATES = 2000
@@ -53,6 +56,17 @@ def content_words(ids: NDArray[Any], words: Sequence[str], n: int) -> list[int]:
 def neighbours(vectors: Any, word: str, n: int) -> list[tuple[str, float]]:
     """Return the `n` words nearest to `word` by cosine, leaving out punctuation and numbers."""
     return [(other, similarity) for other, similarity in vectors.most_similar(word, topn=4 * n) if is_word(other)][:n]
+
+
+def print_neighbours(corpus: Corpus, vectors: KeyedVectors, words: int, n: int) -> None:
+    """Print the `n` neighbours of the most frequent content words, so many `words`."""
+    from fastnlp.cli.console import print_table
+
+    chosen = [vectors.words[i] for i in content_words(corpus.ids, vectors.words, words)]
+    if chosen:
+        near = [neighbours(vectors, word, n) for word in chosen]
+        rows = [(word, "  ".join(other for other, _ in found)) for word, found in zip(chosen, near, strict=True)]
+        print_table(rows, title="Frequent words and their neighbours")
 
 
 def plane(vectors: NDArray[Any]) -> NDArray[Any]:

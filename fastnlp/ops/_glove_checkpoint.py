@@ -106,6 +106,11 @@ class Checkpoints:
         if self.path is not None and (last or (self._every and done % self._every == 0) or self._is_time()):
             self._write(saved())
 
+    def at_break(self, saved: Callable[[], Saved]) -> None:
+        """Write what `saved` returns because training breaks off here."""
+        if self.path is not None:
+            self._write(saved())
+
     def _is_time(self) -> bool:
         return self._seconds is not None and time.monotonic() - self._last >= self._seconds
 

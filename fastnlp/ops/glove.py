@@ -9,6 +9,7 @@ file, `_glove_checks` reads what `fit` is given, `_glove_grid` cuts the matrix i
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from math import inf, isfinite
@@ -25,6 +26,7 @@ from fastnlp.ops._glove_grid import Grid
 from fastnlp.ops._glove_state import NAMES, State
 
 _SETTINGS = ("dim", "x_max", "alpha", "lr", "bias_lr", "grad_clip", "shuffle", "seed")  # on which the vectors depend
+_TELL = 1.0  # seconds between two reports within an epoch
 _KINDS = ("sum", "word", "context", "concat", "all")
 
 
@@ -162,7 +164,7 @@ class GloVe:
         checkpoint_every: int | None = None,
         checkpoint_seconds: float | None = None,
         resume: bool | str | os.PathLike[str] = False,
-        progress: Callable[[int, int, float], object] | None = None,
+        progress: Callable[[float, int, float], object] | None = None,
         backend: str | None = None,
     ) -> GloVe:
         """Train on co-occurrence counts, from the beginning, from given vectors, or from a checkpoint.
@@ -196,7 +198,8 @@ class GloVe:
             bit for bit, as of an unbroken run. The counts, the settings and `initial`, `pull` and `frozen` must be the
             same; `epochs`, `tol` and `patience` may differ, so more epochs can be added.
         progress
-            Called after each epoch as ``progress(done, epochs, loss)``.
+            Called after each epoch as ``progress(done, epochs, loss)``, and within a long one every second: `done` is
+            then not whole, and the loss that of the part of the epoch. If it raises, a checkpoint is written first.
         backend
             "reference" or "cpu"; default: "cpu" where its packages are installed.
 
@@ -260,6 +263,18 @@ class GloVe:
             about = {"source": source, "words": words, "losses": self.loss_, "visits": visits, "total": total}
             return saved_from(state, self._settings(), **about)
 
+        told = time.monotonic()
+
+        def tell(done: float, loss: float) -> None:
+            nonlocal told
+            if progress is not None:
+                try:
+                    progress(done, self.epochs, loss)
+                except BaseException:
+                    checkpoints.at_break(now)
+                    raise
+            told = time.monotonic()
+
         while len(self.loss_) < self.epochs and not self._settled():
             order = grid.order(self._random(2, len(self.loss_) if self.shuffle == "epoch" else 0))
             for s, diagonals in order[visits:]:
@@ -271,6 +286,9 @@ class GloVe:
                 visits, total = visits + 1, total + float(cost.sum())
                 if visits < len(order):
                     checkpoints.after_visit(now)
+                if time.monotonic() - told >= _TELL and visits < len(order):
+                    part = visits / len(order)
+                    tell(len(self.loss_) + part, total / (part * matrix.nnz))
             if strength and given is not None:
                 state.pull(given.rows, given.sums, strength, self.lr)
             loss = total / matrix.nnz
@@ -281,8 +299,7 @@ class GloVe:
             visits, total = 0, 0.0
             done = len(self.loss_)
             checkpoints.after_epoch(done, done == self.epochs or self._settled(), now)
-            if progress is not None:
-                progress(done, self.epochs, loss)
+            tell(done, loss)
         return self
 
     @classmethod
