@@ -158,11 +158,11 @@ def test_any_number_of_threads_reads_and_writes_the_same(rng, threads):
     assert b"".join(word + line + b"\n" for word, line in zip(words, written, strict=True)) == text
 
 
-def formatted(backend, x: np.ndarray) -> list[bytes | None]:
+def formatted(backend, x: np.ndarray, digits: int = 9) -> list[bytes | None]:
     """The text of each row, None for those that are left to Python."""
     text, ends = np.full((len(x), 16 * x.shape[1]), 255, np.uint8), np.full(len(x), -1)
     odd = np.ones(len(x), np.bool_)
-    implementation("vector_files", backend).format(x, text, ends, odd)
+    implementation("vector_files", backend).format(x, digits, text, ends, odd)
     return [None if odd[r] else text[r, : ends[r]].tobytes() for r in range(len(x))]
 
 
@@ -174,10 +174,11 @@ def test_numbers_are_written_as_by_percent(backend, rng):
     edges = [0.0, -0.0, 0.0001, 0.00001, 9.9999999e-5, 123456.0, 1e9, 1e8, np.inf, -np.inf, np.nan]
     near = [np.nextafter(powers, np.float32(0)), powers, -powers, np.nextafter(powers, np.float32(np.inf))]
     x = np.concatenate([np.array(part, np.float32) for part in (usual, bits, *near, ties, edges)])[:, None]
-    lines = formatted(backend, x)
-    expected = [b" %.9g" % value for value in x[:, 0].tolist()]
-    assert all(line in (None, wanted) for line, wanted in zip(lines, expected, strict=True))
-    assert sum(line is None for line in lines[: len(usual)]) < 5
+    for digits in (9, 8, 6, 5, 2, 1):
+        lines = formatted(backend, x, digits)
+        expected = [b" %.*g" % (digits, value) for value in x[:, 0].tolist()]
+        assert all(line in (None, wanted) for line, wanted in zip(lines, expected, strict=True))
+        assert sum(line is None for line in lines[: len(usual)]) < 5
 
 
 def test_records(backend):
@@ -230,6 +231,15 @@ def test_what_the_files_hold(tmp_path):
         assert (tmp_path / name).read_bytes() == content
     keyed.save(tmp_path / "other", format="word2vec")
     assert (tmp_path / "other").read_bytes() == b"2 2\n" + text
+
+
+def test_fewer_digits(tmp_path):
+    keyed = KeyedVectors(["a"], [[1 / 3, -123456.7, 1e-7, 2**-20, math.inf]])
+    keyed.save(tmp_path / "v.txt", digits=5)
+    assert (tmp_path / "v.txt").read_text() == "a 0.33333 -1.2346e+05 1e-07 9.5367e-07 inf\n"
+    for digits, error in ((0, ValueError), (10, ValueError), (5.5, TypeError)):
+        with pytest.raises(error, match="digits must be"):
+            keyed.save(tmp_path / "v.txt", digits=digits)
 
 
 @pytest.mark.parametrize("format", ["glove", "word2vec"])
@@ -391,6 +401,7 @@ def test_words_that_stand_there_twice_or_are_not_utf8(tmp_path):
         ("v.txt", b"a 1 2\n" * 70 + b"b 1", "line 71: a word and 2 numbers are wanted, got b'b 1'"),
         ("v.bin", b"", "is empty"),
         ("v.bin", b"2 1\na 1234 5678", "word 2: it is empty"),
+        ("v.bin", b"2 99999999999999999999\na 1234", "is this a word2vec binary file"),
         ("v.bin", b"a 1 2\n", "is this a word2vec binary file"),
         ("v.bin", b"3 2\na 12345678", "is truncated: its header says 3 words, it holds 1"),
         ("v.bin", b"99999999999 300\na 12345678", "is truncated"),

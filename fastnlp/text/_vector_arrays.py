@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnlp._arrays import kernel_ready
+from fastnlp._checks import LARGEST
 from fastnlp._dispatch import kernels_for
 from fastnlp.text._vector_text import Rows, check_size
 
@@ -37,7 +38,7 @@ def read_records(name: str, file: BinaryIO, file_bytes: int | None) -> tuple[lis
         There is no header, a word is empty, or the file ends before the last record that the header speaks of.
     """
     header = _HEADER.fullmatch(file.readline(64))
-    if not header or int(header[2]) == 0:
+    if not header or not 0 < int(header[2]) <= LARGEST:
         raise ValueError(f'{name}, line 1: a header "V D" is wanted, is this a word2vec binary file?')
     size, dim = int(header[1]), int(header[2])
     kernels = kernels_for("vector_files", None)

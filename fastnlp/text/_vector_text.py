@@ -50,8 +50,8 @@ def read(name: str, file: BinaryIO, file_bytes: int | None, format: str) -> tupl
     return words, rows.all()
 
 
-def write(file: BinaryIO, words: Sequence[bytes], vectors: Vectors, *, header: bool) -> None:
-    """Write a line a word; a header ``V D`` before them if asked for."""
+def write(file: BinaryIO, words: Sequence[bytes], vectors: Vectors, *, header: bool, digits: int) -> None:
+    """Write a line a word, with so many significant digits a number; a header ``V D`` before them if asked for."""
     kernels = kernels_for("vector_files", None)
     if header:
         file.write(b"%d %d\n" % vectors.shape)
@@ -61,11 +61,11 @@ def write(file: BinaryIO, words: Sequence[bytes], vectors: Vectors, *, header: b
     text_bytes, odd = np.empty(len(text), np.int64), np.empty(len(text), np.bool_)
     for begin in range(0, n, step):
         rows = kernel_ready(vectors[begin : begin + step])
-        kernels.format(rows, text[: len(rows)], text_bytes[: len(rows)], odd[: len(rows)])
+        kernels.format(rows, digits, text[: len(rows)], text_bytes[: len(rows)], odd[: len(rows)])
         for r, word in enumerate(words[begin : begin + step]):
             line = text[r, : text_bytes[r]].tobytes()
             if odd[r]:
-                line = b"".join([b" %.9g" % x for x in rows[r].tolist()])
+                line = b"".join([b" %.*g" % (digits, x) for x in rows[r].tolist()])
             file.write(b"%b%b\n" % (word, line))
 
 
@@ -129,7 +129,7 @@ def _layout(name: str, block: bytes, format: str) -> tuple[int, int, int]:
     head = block.split(b"\n", _HEAD)
     del head[-1]
     header = _HEADER.fullmatch(head[0])
-    dims = Counter(len(_fields(line, -1)) - 1 for line in head[1 if header else 0 :])
+    dims = Counter(line.rstrip(b" \r").count(b" ") for line in head[1 if header else 0 :])
     dim = max(dims, key=lambda count: dims[count]) if dims else 0  # words may hold spaces: what most lines have
     size = 0
     if header and int(header[2]) == dim and (dim > 1 or format == "word2vec"):
@@ -171,6 +171,8 @@ def _read_block(kernels: ModuleType, name: str, number: int, block: bytes, rows:
 
 
 def _read_odd_line(name: str, number: int, line: bytes, dim: int) -> tuple[bytes, NDArray[np.float64]]:
+    if not _NUMBER.fullmatch(_fields(line, 1)[-1]):  # before a long line that is something else is taken apart
+        raise _malformed(name, number, line, dim)
     word, *numbers = _fields(line, dim)
     too_many = b" " in word and _NUMBER.fullmatch(word.rpartition(b" ")[2])
     if not word or too_many or len(numbers) != dim or not all(map(_NUMBER.fullmatch, numbers)):
@@ -181,7 +183,7 @@ def _read_odd_line(name: str, number: int, line: bytes, dim: int) -> tuple[bytes
 
 
 def _fields(line: bytes, numbers: int) -> list[bytes]:
-    return line.rstrip(b" \r\n").rsplit(b" ", numbers)
+    return line.rstrip(b" \r").rsplit(b" ", numbers)
 
 
 def _malformed(name: str, number: int, line: bytes, dim: int) -> ValueError:

@@ -65,8 +65,8 @@ def format_to_write(path: Path, format: str | None) -> str:
     return format_of(path, format)
 
 
-def write(path: Path, format: str, words: Sequence[str], vectors: Vectors) -> None:
-    """Write words ``V`` and vectors ``(V, D)``.
+def write(path: Path, format: str, words: Sequence[str], vectors: Vectors, *, digits: int) -> None:
+    """Write words ``V`` and vectors ``(V, D)``, text with so many significant digits.
 
     Raises
     ------
@@ -79,10 +79,10 @@ def write(path: Path, format: str, words: Sequence[str], vectors: Vectors) -> No
         check_writable(words, path, 'format="npz" takes any word')
     encoded = encoded_words(words, path)
     with atomic_write(path) as file:
-        _write(file, format, encoded, vectors)
+        _write(file, format, encoded, vectors, digits)
 
 
-def _write(file: BinaryIO, format: str, words: Sequence[bytes], vectors: Vectors) -> None:
+def _write(file: BinaryIO, format: str, words: Sequence[bytes], vectors: Vectors, digits: int) -> None:
     if format == "npz":
         _vector_arrays.write_npz(file, words, vectors)
     elif format == "npy":
@@ -90,7 +90,7 @@ def _write(file: BinaryIO, format: str, words: Sequence[bytes], vectors: Vectors
     elif format == "word2vec-binary":
         _vector_arrays.write_records(file, words, vectors)
     else:
-        _vector_text.write(file, words, vectors, header=format == "word2vec")
+        _vector_text.write(file, words, vectors, header=format == "word2vec", digits=digits)
 
 
 def read(path: Path, format: str, *, mmap: bool = False) -> tuple[list[str], Vectors]:

@@ -235,10 +235,8 @@ class KeyedVectors:
         directions = self._directions(items)
         return items[int((directions @ directions.mean(axis=0)).argmin())]
 
-    def save(self, path: str | os.PathLike[str], *, format: str | None = None) -> None:
+    def save(self, path: str | os.PathLike[str], *, format: str | None = None, digits: int = 9) -> None:
         """Write the words and vectors to a file.
-
-        Text is written with nine digits, from which every float32 comes back exactly.
 
         Parameters
         ----------
@@ -249,6 +247,9 @@ class KeyedVectors:
             "word2vec-binary", "npz", or "npy" (the vectors, then the words' bytes and where each ends: three arrays in
             the one file, of which ``numpy.load`` takes the first). Default: by the suffix, .txt, .vec or .w2v, .bin,
             .npz, .npy.
+        digits
+            Significant digits of numbers in text. From nine every float32 comes back exactly; the files that GloVe's
+            authors publish have five.
 
         Raises
         ------
@@ -257,7 +258,8 @@ class KeyedVectors:
         ValueError
             The format is not known, or a word is empty or holds ASCII white space (only "npz" and "npy" take that).
         """
-        vector_files.write(path, vector_files.format_to_write(path, format), self.words, self.vectors)
+        digits = integer("digits", digits, least=1, most=9)
+        vector_files.write(path, vector_files.format_to_write(path, format), self.words, self.vectors, digits=digits)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, format: str | None = None, mmap: bool = False) -> KeyedVectors:

@@ -24,8 +24,7 @@ _DIGITS = _U(19)  # digits that uint64 holds
 _BELOW = _U((1 << 29) - 1)  # the bits of a float64 that float32 does not have
 _MIDDLE, _MARGIN = _U(1 << 28), _U(8)  # units of the last place of a float64
 
-_WRITTEN = 9  # digits from which every float32 comes back
-_FULL = 10**_WRITTEN
+_TENS = np.array([10**n for n in range(10)])  # as many digits as are written at most
 _UNSURE = 1e-6  # the product is within half of it
 _FRACTION_BITS, _BIAS = _U(52), 1023  # of a float64
 _LOG10_OF_2 = 0.30102999566398120
@@ -96,8 +95,8 @@ def _read_exponent(text, at):
 
 
 @kernel_part
-def write_number(x, text, at):
-    """Write a number as ``%.9g`` would, in at most 15 bytes; return where it ends, and whether that is sure."""
+def write_number(x, digits, text, at):
+    """Write a number as ``%.9g`` would, or fewer digits, in 15 bytes; return where it ends, and whether that is sure."""
     if np.float32(x).view(np.int32) < 0:
         text[at] = _MINUS
         at += _ONE
@@ -109,25 +108,26 @@ def write_number(x, text, at):
         return at, False
     power_of_two = np.int64(np.float64(value).view(np.uint64) >> _FRACTION_BITS) - _BIAS
     exponent = np.int64(np.floor(power_of_two * _LOG10_OF_2))  # or one more
-    scaled = value * _POWERS[_U(_WRITTEN - 1 - exponent - _LEAST_POWER)]
-    if scaled >= _FULL:
+    scaled = value * _POWERS[_U(digits - 1 - exponent - _LEAST_POWER)]
+    full = _TENS[_U(digits)]
+    if scaled >= full:
         exponent += 1
-        scaled = value * _POWERS[_U(_WRITTEN - 1 - exponent - _LEAST_POWER)]
+        scaled = value * _POWERS[_U(digits - 1 - exponent - _LEAST_POWER)]
     m = np.int64(scaled + 0.5)
     over = scaled + 0.5 - np.float64(m)
-    if m == _FULL:
-        m, exponent = np.int64(_FULL // 10), exponent + 1
-    return _write_decimal(m, exponent, text, at), over > _UNSURE and over < 1.0 - _UNSURE
+    if m == full:
+        m, exponent = _TENS[_U(digits - 1)], exponent + 1
+    return _write_decimal(m, digits, exponent, text, at), over > _UNSURE and over < 1.0 - _UNSURE
 
 
 @kernel_part
-def _write_decimal(m, exponent, text, at):
-    """Write an integer of nine digits, the first of which stands for 10^exponent."""
-    n = _WRITTEN
+def _write_decimal(m, digits, exponent, text, at):
+    """Write an integer of so many digits, the first of which stands for 10^exponent."""
+    n = digits
     while m % 10 == 0:
         m //= 10
         n -= 1
-    scientific = exponent < -4 or exponent >= _WRITTEN
+    scientific = exponent < -4 or exponent >= digits
     whole = 1 if scientific else exponent + 1  # digits before the point
     if whole <= 0:
         text[at] = _NOUGHT

@@ -41,9 +41,9 @@ def parse_records(data, vectors, words, word_ends, used):  # (B,), (N, 4 D); (B,
     _parse_records(data, vectors, words, word_ends, used)
 
 
-def format(vectors, text, text_bytes, odd):  # (N, D); (N, 16 D), (N,), (N,)
-    """Write each number as a space and ``%.9g``, from which every float32 comes back, ``text_bytes[r]`` for row r."""
-    run(_format, len(vectors), vectors, text, text_bytes, odd, grain=_ROWS_A_TASK)
+def format(vectors, digits, text, text_bytes, odd):  # (N, D); (N, 16 D), (N,), (N,)
+    """Write each number as a space and ``%.9g``, or so many `digits` instead of 9; ``text_bytes[r]`` for row r."""
+    run(_format, len(vectors), vectors, digits, text, text_bytes, odd, grain=_ROWS_A_TASK)
 
 
 @jit("(int64, int64, uint8[::1], int64[::1], int64[::1])")
@@ -127,15 +127,15 @@ def _parse_records(data, vectors, words, word_ends, used):
     used[1] = at
 
 
-@jit("(int64, int64, float32[:, ::1], uint8[:, ::1], int64[::1], boolean[::1])")
-def _format(begin, end, vectors, text, text_bytes, odd):
+@jit("(int64, int64, float32[:, ::1], int64, uint8[:, ::1], int64[::1], boolean[::1])")
+def _format(begin, end, vectors, digits, text, text_bytes, odd):
     for r in range(begin, end):
         line = text[r]
         at = _U(0)
         all_sure = True
         for x in vectors[r]:
             line[at] = _SPACE
-            at, sure = write_number(x, line, at + _ONE)
+            at, sure = write_number(x, digits, line, at + _ONE)
             all_sure &= sure
         text_bytes[r] = np.int64(at)
         odd[r] = not all_sure

@@ -64,9 +64,9 @@ def parse_records(data, vectors, words, word_ends, used):  # (B,), (N, 4 D); (B,
     used[:] = r, at
 
 
-def format(vectors, text, text_bytes, odd):  # (N, D); (N, 16 D), (N,), (N,)
-    """Write each number as a space and ``%.9g``, from which every float32 comes back, ``text_bytes[r]`` for row r."""
-    pattern = " %.9g" * vectors.shape[1]
+def format(vectors, digits, text, text_bytes, odd):  # (N, D); (N, 16 D), (N,), (N,)
+    """Write each number as a space and ``%.9g``, or so many `digits` instead of 9; ``text_bytes[r]`` for row r."""
+    pattern = f" %.{digits}g" * vectors.shape[1]
     for r, row in enumerate(vectors.tolist()):
         line = (pattern % tuple(row)).encode()
         text[r, : len(line)] = np.frombuffer(line, np.uint8)
