@@ -113,12 +113,13 @@ def test_visits_are_the_loop_of_the_original_program(blocks, clip, bias_rate, co
     gx, gy = np.ones((2, words, 8), np.float32)
     gx[:, dim + 1] = gy[:, dim] = 1e38
     gx[:, dim] = gy[:, dim + 1] = (rate / bias_rate) ** 2
+    limits = np.where(np.arange(8) < dim, clip, inf).astype(np.float32)
     train = implementation("glove", backend).train
     for s in rng.permutation(blocks):
         diagonals = rng.permutation(size)[: size - 1].astype(np.int32)  # one is left out
         cost, failed = np.full(blocks, np.nan), np.full(blocks, 7)
         packed = places.astype(np.uint16), values, starts
-        train(*packed, int(s), diagonals, x, y, gx, gy, dim, rate, clip, cost, failed)
+        train(*packed, int(s), diagonals, x, y, gx, gy, limits, rate, cost, failed)
         assert_array_equal(failed, -1)
         for block in range(blocks):
             entries = [
@@ -140,9 +141,9 @@ def test_a_block_stops_at_a_loss_that_is_not_finite(counts, backend, rng):
     x, y, gx, gy = np.ones((4, 60, 8), np.float32)
     x[25, 0] = np.nan  # in block 1
     cost, failed = np.full(3, np.nan), np.full(3, 7)
-    diagonals = np.arange(20, dtype=np.int32)
+    diagonals, limits = np.arange(20, dtype=np.int32), np.full(8, 100, np.float32)
     packed = places.astype(np.uint16), values, starts
-    implementation("glove", backend).train(*packed, 1, diagonals, x, y, gx, gy, 6, 0.05, 100.0, cost, failed)
+    implementation("glove", backend).train(*packed, 1, diagonals, x, y, gx, gy, limits, 0.05, cost, failed)
     assert np.isfinite(cost).all()
     assert_array_equal(failed < 0, [True, False, True])
     at = failed[1]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _BLOCK = 512  # words of a block: at 50 features its four arrays take 0.5 MB, and stay near the core
 _MOST_BLOCKS = 64  # no more threads than that can work at once
 _MOST_WORDS = 1 << 16  # of a block: the place of a word is a uint16
+_COUNTED = 1 << 22  # columns that are counted at a time: NumPy widens them to int64
 _VISIT = 256  # diagonals of a block that are trained in one go; more would teach a word too much at a time
 
 
@@ -38,7 +39,9 @@ class Grid(NamedTuple):
         vocabulary = matrix.shape[0]
         blocks = max(min(_MOST_BLOCKS, -(-vocabulary // _BLOCK)), -(-vocabulary // _MOST_WORDS))
         size = -(-vocabulary // blocks)
-        entries = np.diff(matrix.indptr) + np.bincount(matrix.indices, minlength=vocabulary)
+        entries = np.diff(matrix.indptr).astype(np.int64)
+        for begin in range(0, matrix.nnz, _COUNTED):
+            entries += np.bincount(matrix.indices[begin : begin + _COUNTED], minlength=vocabulary)
         order = np.argsort(-entries, kind="stable")
         hands = rng.permuted(np.tile(np.arange(blocks, dtype=np.int32), (size, 1)), axis=1).reshape(-1)[:vocabulary]
         places = rng.permuted(np.tile(np.arange(size, dtype=np.int32), (blocks, 1)), axis=1)

@@ -47,6 +47,12 @@ class State:
         self.gx[at, : self.dim] = self.gy[at, : self.dim] = _UNMOVED
         self._frozen = at, self.x[at, : self.dim], self.y[at, : self.dim]
 
+    def limits(self, clip: float) -> Array:
+        """Return for each column how large an element of its gradient may be: vectors are clipped, biases not."""
+        limits = np.full(self.x.shape[1], np.inf, np.float32)
+        limits[: self.dim] = clip
+        return limits
+
     def pull(self, rows: Array, targets: Array, strength: float, rate: float) -> None:
         """Take the implicit AdaGrad step of ``strength |w + v - target|^2``: it cannot go too far."""
         at, dim = self.label[rows], self.dim

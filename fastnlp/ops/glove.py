@@ -257,7 +257,7 @@ class GloVe:
         places, values, starts = grid.arrange(kernels, matrix, self.x_max, self.alpha)
         blocks = len(grid.words)
         cost, failed = np.empty(blocks), np.empty(blocks, np.int64)
-        numbers = self.dim, self.lr, inf if self.grad_clip is None else self.grad_clip
+        limits = state.limits(inf if self.grad_clip is None else self.grad_clip)
 
         def now() -> Saved:
             about = {"source": source, "words": words, "losses": self.loss_, "visits": visits, "total": total}
@@ -279,7 +279,7 @@ class GloVe:
             order = grid.order(self._random(2, len(self.loss_) if self.shuffle == "epoch" else 0))
             for s, diagonals in order[visits:]:
                 parameters = state.x, state.y, state.gx, state.gy
-                kernels.train(places, values, starts, s, diagonals, *parameters, *numbers, cost, failed)
+                kernels.train(places, values, starts, s, diagonals, *parameters, limits, self.lr, cost, failed)
                 if failed.max() >= 0:
                     block = int((failed >= 0).argmax())
                     self._diverged(grid.pair(s, block, places[failed[block]]))

@@ -4,9 +4,6 @@ A block of the round is a task; its vectors and accumulators are small enough to
 write of two vectors and two accumulators an entry, all cached, and the 12 bytes of the entry itself. Flops: 14 for
 each feature of the two vectors, of which 1 / sqrt costs the most: the compiler makes it of the processor's estimate and
 one Newton step, so its last bits depend on the kind of processor. Entries of a diagonal do not wait for each other.
-
-Clipping costs a sum of squares, taken beside the product of the two vectors: no element is larger than its root, and
-only where that times the slope is above the limit the gradients are looked at one by one.
 """
 
 from __future__ import annotations
@@ -33,18 +30,18 @@ def arrange(indptr, indices, counts, block, place, words, x_max, alpha, starts, 
     run(_move, words.shape[0], *entries, starts[:-1].copy(), places, values, grain=1)
 
 
-def train(places, values, starts, s, diagonals, x, y, gx, gy, dim, rate, clip, cost, failed):
-    # (E, 2), (E, 2), (B B S + 1,), int, (K,), (B S, P) each, int, float, float, (B,), (B,)
+def train(places, values, starts, s, diagonals, x, y, gx, gy, limits, rate, cost, failed):
+    # (E, 2), (E, 2), (B B S + 1,), int, (K,), (B S, P) each, (P,), float, (B,), (B,)
     """Train on the entries of some diagonals, in this order, of the blocks (b, b + s mod B) for all b.
 
     Block b adds the losses, before their steps, in ``cost[b]``. It stops at an entry whose loss is not finite, whose
     number it leaves in ``failed[b]``, otherwise -1. Diagonal k of block b is ``starts[(s B + b) S + k]`` and up.
-    Gradients of the first `dim` elements are clipped to ``[-clip, clip]``.
+    Element d of a gradient is clipped to ``[-limits[d], limits[d]]``.
     """
     size = x.shape[0] // cost.size
     bounds = starts[s * x.shape[0] : (s + 1) * x.shape[0] + 1]
-    numbers = (dim, np.float32(rate), np.float32(clip))
-    run(_train, cost.size, places, values, bounds, s, size, diagonals, x, y, gx, gy, *numbers, cost, failed, grain=1)
+    state = (x, y, gx, gy, limits)
+    run(_train, cost.size, places, values, bounds, s, size, diagonals, *state, np.float32(rate), cost, failed, grain=1)
 
 
 @kernel_part
@@ -88,19 +85,19 @@ def _move(begin, end, indptr, indices, counts, block, place, words, log_x_max, a
 
 @jit(
     "(int64, int64, uint16[:, ::1], float32[:, ::1], int64[::1], int64, int64, int32[::1], float32[:, ::1], "
-    "float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, float32, float32, float64[::1], int64[::1])"
+    "float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[::1], float32, float64[::1], int64[::1])"
 )
-def _train(begin, end, places, values, starts, s, size, diagonals, x, y, gx, gy, dim, rate, clip, cost, failed):
+def _train(begin, end, places, values, starts, s, size, diagonals, x, y, gx, gy, limits, rate, cost, failed):
     for b in range(begin, end):
         rows, cols = b * size, (b + s) % cost.size * size
         of_rows, of_cols = slice(rows, rows + size), slice(cols, cols + size)
         bounds = starts[rows : rows + size + 1]
         block = (x[of_rows], y[of_cols], gx[of_rows], gy[of_cols])
-        cost[b], failed[b] = _train_block(places, values, bounds, diagonals, *block, dim, rate, clip)
+        cost[b], failed[b] = _train_block(places, values, bounds, diagonals, *block, limits, rate)
 
 
 @kernel_part
-def _train_block(places, values, starts, diagonals, x, y, gx, gy, dim, rate, clip):
+def _train_block(places, values, starts, diagonals, x, y, gx, gy, limits, rate):
     """Return the losses of a block, added up, and the entry that is not finite or -1."""
     total = 0.0
     for turn in range(diagonals.size):
@@ -111,7 +108,7 @@ def _train_block(places, values, starts, diagonals, x, y, gx, gy, dim, rate, cli
                 _prefetch_row(x, gx, places[e + 1, 0])
                 _prefetch_row(y, gy, places[e + 1, 1])
             i, j = places[e, 0], places[e, 1]
-            loss = _step(x[i], y[j], gx[i], gy[j], values[e, 0], values[e, 1], dim, rate, clip)
+            loss = _step(x[i], y[j], gx[i], gy[j], limits, values[e, 0], values[e, 1], rate)
             if not loss < np.inf:
                 return total, np.int64(e)
             total += loss
@@ -137,39 +134,15 @@ def _prefetch_row(x, gx, i):
 
 
 @kernel_part
-def _step(xi, yj, gxi, gyj, log, weight, dim, rate, clip):  # (P,) each
+def _step(xi, yj, gxi, gyj, limits, log, weight, rate):  # (P,) each
     """Train on one entry; return its loss as float64."""
-    dot, square = np.float32(0), np.float32(0)
+    dot = np.float32(0)
     for d in range(xi.size):
         dot += xi[d] * yj[d]
-        square += xi[d] * xi[d]
-        square += yj[d] * yj[d]
     error = dot - log
     slope = weight * error
-    if slope * slope * square > clip * clip:  # rarely; otherwise no element times the slope is above the limit
-        _clipped_update(xi, yj, gxi, gyj, dim, slope, rate, clip)
-    else:
-        _update(xi, yj, gxi, gyj, rate * slope)
-    return np.float64(0.5) * np.float64(slope) * np.float64(error)
-
-
-@kernel_part
-def _update(xi, yj, gxi, gyj, t):
     for d in range(xi.size):
-        a, b = xi[d], yj[d]
-        ta, tb = t * b, t * a
-        ga, gb = gxi[d], gyj[d]
-        xi[d] = a - ta / np.sqrt(ga)
-        yj[d] = b - tb / np.sqrt(gb)
-        gxi[d] = ga + ta * ta
-        gyj[d] = gb + tb * tb
-
-
-@kernel_part
-def _clipped_update(xi, yj, gxi, gyj, dim, slope, rate, clip):
-    for d in range(xi.size):
-        limit = clip if d < dim else np.float32(np.inf)
-        a, b = xi[d], yj[d]
+        a, b, limit = xi[d], yj[d], limits[d]
         ta = rate * min(max(slope * b, -limit), limit)
         tb = rate * min(max(slope * a, -limit), limit)
         ga, gb = gxi[d], gyj[d]
@@ -177,3 +150,4 @@ def _clipped_update(xi, yj, gxi, gyj, dim, slope, rate, clip):
         yj[d] = b - tb / np.sqrt(gb)
         gxi[d] = ga + ta * ta
         gyj[d] = gb + tb * tb
+    return np.float64(0.5) * np.float64(slope) * np.float64(error)

@@ -46,19 +46,18 @@ def arrange(indptr, indices, counts, block, place, words, x_max, alpha, starts, 
     values[:, 1] = np.exp(np.minimum(alpha * (logs - np.log(x_max)), 0))
 
 
-def train(places, values, starts, s, diagonals, x, y, gx, gy, dim, rate, clip, cost, failed):
-    # (E, 2), (E, 2), (B B S + 1,), int, (K,), (B S, P) each, int, float, float, (B,), (B,)
+def train(places, values, starts, s, diagonals, x, y, gx, gy, limits, rate, cost, failed):
+    # (E, 2), (E, 2), (B B S + 1,), int, (K,), (B S, P) each, (P,), float, (B,), (B,)
     """Train on the entries of some diagonals, in this order, of the blocks (b, b + s mod B) for all b.
 
     The losses of block b, before their steps, are added up in ``cost[b]``. A block stops at an entry whose loss is not
     finite and leaves its number in ``failed[b]``, otherwise -1. Diagonal k of block b is ``starts[(s B + b) S + k]``
-    and up. Gradients of the first `dim` elements are clipped to ``[-clip, clip]``.
+    and up. Element d of a gradient is clipped to ``[-limits[d], limits[d]]``.
     """
     blocks = np.arange(cost.size)
     size = x.shape[0] // cost.size
     bounds = starts[s * x.shape[0] : (s + 1) * x.shape[0] + 1]
     begins, lengths = bounds[:-1], np.diff(bounds)
-    limits = np.where(np.arange(x.shape[1]) < dim, np.float32(clip), np.float32(np.inf))
     cost[...], failed[...] = 0, -1
     for k in diagonals.tolist():
         length = np.where(failed < 0, lengths[k::size], 0)
