@@ -41,7 +41,7 @@ def plan_of(text: Text, question: Question, memory: int | None) -> Plan:
         places = min(_MOST, max(1, text.size))
         return Plan(places, -(-text.size // places) or 1, _SCRATCH, _SCRATCH)
     width, rows = question.width, question.rows
-    around = 16 * min(question.window, text.longest)  # the neighbours of a part
+    around = 16 * question.reach  # the neighbours of a part
     fixed = _LOADED + text.nbytes + scratch_bytes(width) + 64 * rows + around
 
     def needed(places: int, scratch: int) -> int:

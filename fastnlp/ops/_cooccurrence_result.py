@@ -56,9 +56,9 @@ class CooccurrenceCounts:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What was counted: the weights in integers, the sides of a word, and the word of each row."""
+        """What was counted: the window, the sides of a word, and the word of each row."""
         asked = self._question
-        return {"weights": asked.weights[1:], "left": asked.left, "right": asked.right, "words": asked.words}
+        return {"window": asked.window, "left": asked.left, "right": asked.right, "words": asked.words}
 
     def matrix(self, format: str = "csr") -> Any:
         """Return the counts as float64, each the nearest to the exact quotient.
@@ -103,19 +103,22 @@ class CooccurrenceCounts:
         """
         if not isinstance(other, CooccurrenceCounts):
             return NotImplemented
-        pairs = {"vocab_size": (self.shape[1], other.shape[1]), "weighting": (self.divisor, other.divisor)}
+        asked, also = self._question, other._question
+        reach = min(asked.reach, also.reach)  # less than the window where all documents are short
+        pairs = {"vocab_size": (asked.width, also.width)}
         pairs |= {name: (mine, other.options[name]) for name, mine in self.options.items()}
+        pairs["weighting"] = ((self.divisor, *asked.weights[: reach + 1]), (other.divisor, *also.weights[: reach + 1]))
         for name, (mine, theirs) in pairs.items():
             if not np.array_equal(mine, theirs):
-                raise ValueError(f"counts of different options cannot be added: {name} is {mine} and {theirs}")
+                raise ValueError(f"counts of different options cannot be added: their {name} is not the same")
         kernels = kernels_for("cooccurrence", None, self.counts, other.counts)
-        asked = self._question
         parts = [_InMemory(self), _InMemory(other)]
         batches = add_rows(kernels, parts, asked.width, _SCRATCH, lambda done: None)
         sums = Gathered(np.uint64)
         for batch in batches:
             sums.add(batch)
-        return CooccurrenceCounts(*sums.arrays(), asked, self.divisor)
+        farther = max(asked, also, key=lambda question: question.reach)
+        return CooccurrenceCounts(*sums.arrays(), farther, self.divisor)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the counts to one file, whole or not at all.
@@ -132,6 +135,7 @@ class CooccurrenceCounts:
                 indptr=self.indptr,
                 indices=self.indices,
                 counts=self.counts,
+                window=np.array(asked.window),
                 weights=asked.weights,
                 words=asked.words,
                 sides=np.array([asked.left, asked.right]),
@@ -153,10 +157,11 @@ class CooccurrenceCounts:
         from zipfile import BadZipFile
 
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 fields = {name: stored[name] for name in stored.files}
             left, right = fields["sides"].tolist()
-            question = Question(fields["weights"], left, right, False, fields["words"], int(fields["width"]))
+            window, width = int(fields["window"]), int(fields["width"])
+            question = Question(window, fields["weights"], left, right, False, fields["words"], width)
             arrays = [fields[name] for name in ("indptr", "indices", "counts")]
             divisor = float(fields["divisor"])
         except (BadZipFile, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:

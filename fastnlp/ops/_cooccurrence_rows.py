@@ -20,8 +20,10 @@ ENTRY = 12  # bytes: a column (int32) and a count (uint64)
 class Question(NamedTuple):
     """What is to be counted."""
 
+    window: int
+    """What was asked for, however short the documents are."""
     weights: Array
-    """``(window + 1,)`` uint64."""
+    """``(reach + 1,)`` uint64."""
     left: bool
     right: bool
     upper: bool
@@ -31,8 +33,8 @@ class Question(NamedTuple):
     """V, the number of columns."""
 
     @property
-    def window(self) -> int:
-        """How far apart words may stand."""
+    def reach(self) -> int:
+        """How far apart words may stand in this text."""
         return self.weights.size - 1
 
     @property
@@ -105,10 +107,10 @@ def count_rows(
     Over parts of the text that together are all of it, every pair is counted once. `scratch` is about how many entries
     are counted at once; `seen` is told after each batch how many places are done. A batch is overwritten by the next.
     """
-    stream, edges = _stream(kernels, text, begin, end, question.window)
+    stream, edges = _stream(kernels, text, begin, end, question.reach)
     starts, positions = _locations(kernels, stream, edges, question.width)
     occurrences = np.diff(starts)[question.words]
-    room = np.minimum(occurrences * (question.window * (question.left + question.right)), question.width)
+    room = np.minimum(occurrences * (question.reach * (question.left + question.right)), question.width)
     sizes = np.empty(question.rows, np.int64)
     done = np.concatenate([[0], np.cumsum(occurrences)])
     entries = int(room.sum())

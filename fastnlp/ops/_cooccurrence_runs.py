@@ -149,7 +149,7 @@ def _write(file: Any, array: Array) -> None:
 
 def _hash(question: Question) -> str:
     digest = blake2b(digest_size=16)
-    digest.update(repr((question.left, question.right, question.upper, question.width)).encode())
+    digest.update(repr((question.window, question.left, question.right, question.upper, question.width)).encode())
     digest.update(question.weights.data)
     digest.update(question.words.data)
     return digest.hexdigest()

@@ -19,13 +19,13 @@ class Weights(NamedTuple):
     """Integers to count in, and what a count is to be divided by."""
 
     integers: Array
-    """``(window + 1,)`` uint64: the weight of each distance, 0 for none."""
+    """uint64: the weight of each distance from 0, which has none."""
     divisor: float
     """An integer below 2^32, or a power of two."""
 
 
-def weights_of(window: int, weighting: Any) -> Weights:
-    """Return the weights that `weighting` gives to the distances up to `window`.
+def weights_of(window: int, weighting: Any, reach: int) -> Weights:
+    """Return the weights that `weighting` gives to the distances up to `window`, as far as `reach`, 1 at least.
 
     Raises
     ------
@@ -37,18 +37,19 @@ def weights_of(window: int, weighting: Any) -> Weights:
     """
     if isinstance(weighting, str):
         if weighting == "uniform":
-            return Weights(np.array([0] + [1] * window, np.uint64), 1.0)
+            return Weights(np.array([0] + [1] * reach, np.uint64), 1.0)
         if weighting != "harmonic":
             raise ValueError(
                 f"weighting must be 'harmonic', 'uniform' or an array of {window} weights, got {weighting!r}"
             )
-        distances = range(1, window + 1)
+        distances = range(1, reach + 1)
         if window <= EXACT_WINDOW:
-            divisor = lcm(*distances)
+            divisor = lcm(*range(1, window + 1))
             return Weights(np.array([0, *(divisor // d for d in distances)], np.uint64), float(divisor))
         one = 1 << (_BITS - 1)
         return Weights(np.array([0, *((2 * one + d) // (2 * d) for d in distances)], np.uint64), float(one))
-    return _fixed_point(window, read("weighting", weighting))
+    integers, divisor = _fixed_point(window, read("weighting", weighting))
+    return Weights(integers[: reach + 1].copy(), divisor)
 
 
 def _fixed_point(window: int, given: Array) -> Weights:

@@ -149,9 +149,9 @@ def cooccurrence(
     """
     budget = bytes_of(memory)
     window = integer("window", window, least=1)
-    weights = weights_of(window, weighting)
     text = text_of(corpus_or_ids, vocab_size, boundaries, oov, sparing=budget is not None)
-    question = _question(text, weights, symmetric, side, rows, format)
+    weights = weights_of(window, weighting, min(window, max(1, text.longest - 1)))  # nothing is farther apart
+    question = _question(text, window, weights, symmetric, side, rows, format)
     _check_output(format, out)
     _check_sums(text, weights)
     kernels = kernels_for("cooccurrence", backend)
@@ -208,7 +208,9 @@ def _batches(
     )
 
 
-def _question(text: Text, weights: Weights, symmetric: bool, side: str, rows: Any, format: str) -> Question:
+def _question(
+    text: Text, window: int, weights: Weights, symmetric: bool, side: str, rows: Any, format: str
+) -> Question:
     """Return what is to be counted after checking it."""
     both = flag("symmetric", symmetric)
     if side not in ("right", "left"):
@@ -217,10 +219,9 @@ def _question(text: Text, weights: Weights, symmetric: bool, side: str, rows: An
         raise ValueError(f"format must be one of {', '.join(_FORMATS)}, got {format!r}")
     if format == "upper" and not (both and rows is None):
         raise ValueError("format='upper' is for symmetric counts of all words: leave out rows, or take format='csr'")
-    window = min(weights.integers.size - 1, max(1, text.longest - 1))  # nothing is farther apart
-    used = np.ascontiguousarray(weights.integers[: window + 1])
+    left, right = both or side == "left", both or side == "right"
     words = _rows(rows, text.vocab_size)
-    return Question(used, both or side == "left", both or side == "right", format == "upper", words, text.vocab_size)
+    return Question(window, weights.integers, left, right, format == "upper", words, text.vocab_size)
 
 
 def _rows(rows: Any, vocab_size: int) -> Array:

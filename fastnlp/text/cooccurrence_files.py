@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RECORD = np.dtype([("row", "<i4"), ("column", "<i4"), ("count", "<f8")])
 _PIECE = 1 << 20  # records that are read or written at once
+_MANY = 10_000_000  # words: more are doubted
 _KIND, _ABOUT = "fastnlp co-occurrence counts", "cooccurrence.json"
 
 PathLike = str | os.PathLike[str]
@@ -223,6 +224,10 @@ def _records(name: str, vocab_size: int | None) -> sparse.csr_array:
             part = slice(begin, begin + piece.size)
             rows[part], columns[part], data[part] = piece["row"] - 1, piece["column"] - 1, piece["count"]
     width = most if most is not None else 1 + int(max(rows.max(initial=-1), columns.max(initial=-1)))
+    if most is None and width > max(_MANY, 16 * n):  # a file of another kind asks for gigabytes of empty rows
+        raise ValueError(
+            f"{name} holds the id {width} in no more than {n} records: the file is of another kind, or give vocab_size"
+        )
     if not _ascend(rows, columns):
         keys = rows * np.int64(width) + columns
         order = np.argsort(keys, kind="stable")
