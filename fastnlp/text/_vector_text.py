@@ -21,6 +21,7 @@ _SEGMENT = 1 << 18  # bytes of a block that a task reads, and the rest of their 
 _WRITTEN_BLOCK = 1 << 20  # numbers that are turned into text at a time
 _NUMBER_BYTES = 16  # of a number as text, at most, with the space before it
 _SPARE = 1.02  # memory that is taken for lines, to those that are expected
+_LINE_FEED = ord("\n")
 _HEAD = 64  # lines that are looked at to tell how many numbers a line has
 _HEADER = re.compile(rb"(\d+) (\d+)[ \r]*")
 _NUMBER = re.compile(rb"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf(inity)?)", re.IGNORECASE)
@@ -36,16 +37,16 @@ def read(name: str, file: BinaryIO, file_bytes: int | None, format: str) -> tupl
     """
     kernels = kernels_for("vector_files", None)
     blocks = _blocks(file)
-    block = next(blocks)
-    dim, size, skipped = _layout(name, block, format)
-    if size:
-        block = block[skipped:]
+    text, end = next(blocks)
+    head = bytes(text[:end]).split(b"\n", _HEAD)[:-1]
+    dim, size = _layout(name, head, format)
+    begin = len(head[0]) + 1 if size else 0
     words: list[bytes] = []
-    rows = Rows(int((file_bytes or 0) / len(block) * block.count(b"\n") * _SPARE) + 1, dim)
+    rows = Rows(int((file_bytes or 0) / end * text.count(b"\n", 0, end) * _SPARE) + 1, dim)
     number = 2 if size else 1  # of the block's first line
-    while block:
-        words += _read_block(kernels, name, number + len(words), block, rows)
-        block = next(blocks, b"")
+    while begin < end:
+        words += _read_block(kernels, name, number + len(words), text, begin, end, rows)
+        begin, (text, end) = 0, next(blocks, (text, 0))
     check_size(name, size, len(words))
     return words, rows.all()
 
@@ -107,27 +108,33 @@ class Rows:
         return self._held[: self._n]
 
 
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    """Yield blocks of whole lines, the first with `_HEAD` of them at least where there are so many."""
-    held: list[bytes] = []
-    missing = _HEAD
-    while chunk := file.read(_BLOCK):
+def _blocks(file: BinaryIO) -> Iterator[tuple[bytearray, int]]:
+    """Yield whole lines, the first `_HEAD` of them at once where there are so many: a buffer, and where they end in it.
+
+    The buffer is used again for the next lines.
+    """
+    text = bytearray(_BLOCK)
+    held, missing, more = 0, _HEAD, 1
+    while more:
+        if held == len(text):  # a long line
+            text += bytes(held)
+        with memoryview(text) as view:
+            more = file.readinto(view[held:])  # type: ignore[attr-defined]
+        held, searched = held + more, held
+        if not more and held:
+            text[held : held + 1] = b"\n"
+            yield text, held + (text[held - 1] != _LINE_FEED)
         if missing > 0:
-            missing -= chunk.count(b"\n")
-        cut = 0 if missing > 0 else chunk.rfind(b"\n") + 1
-        if cut:
-            yield b"".join([*held, chunk[:cut]])
-            held = []
-        held.append(chunk[cut:])
-    rest = b"".join(held)
-    if rest:
-        yield rest if rest.endswith(b"\n") else rest + b"\n"
+            missing -= text.count(b"\n", searched, held)
+        end = text.rfind(b"\n", searched, held) + 1 if more and missing <= 0 else 0
+        if end:
+            yield text, end
+            text[: held - end] = text[end:held]
+            held -= end
 
 
-def _layout(name: str, block: bytes, format: str) -> tuple[int, int, int]:
-    """Return the numbers a line, the words that the header says there are (0: no header) and the header's bytes."""
-    head = block.split(b"\n", _HEAD)
-    del head[-1]
+def _layout(name: str, head: list[bytes], format: str) -> tuple[int, int]:
+    """Return the numbers a line, and the words that there are by the header (0: it is none), from the first lines."""
     header = _HEADER.fullmatch(head[0])
     dims = Counter(line.rstrip(b" \r").count(b" ") for line in head[1 if header else 0 :])
     dim = max(dims, key=lambda count: dims[count]) if dims else 0  # words may hold spaces: what most lines have
@@ -136,7 +143,7 @@ def _layout(name: str, block: bytes, format: str) -> tuple[int, int, int]:
         size = int(header[1])
     elif format == "word2vec":
         raise ValueError(
-            f'{name}, line 1: a header "V D" that fits the lines is wanted, got {head[0]!r:.80} (format="glove"?)'
+            f'{name}, line 1: a header "V D" that fits the lines is wanted, got {head[0][:80]!r:.80} (format="glove"?)'
         )
     elif header and not (dim == 1 or len(head) == 1):
         raise ValueError(f"{name}, line 1: the header says {int(header[2])} numbers a word, the lines hold {dim}")
@@ -144,27 +151,29 @@ def _layout(name: str, block: bytes, format: str) -> tuple[int, int, int]:
         dim = 1  # not a header: a word that is a number, and its one feature
     if dim == 0:
         raise _malformed(name, 2 if size else 1, head[1 if size else 0], dim)
-    return dim, size, len(head[0]) + 1
+    return dim, size
 
 
-def _read_block(kernels: ModuleType, name: str, number: int, block: bytes, rows: Rows) -> list[bytes]:
-    """Return the words of the lines of a block, and add their vectors to `rows`; the first line has a `number`."""
-    text = kernel_ready(np.frombuffer(block, np.uint8))
-    cuts = [0]
-    while cuts[-1] < len(block):
-        cuts.append(block.index(b"\n", min(cuts[-1] + _SEGMENT, len(block)) - 1) + 1)
+def _read_block(
+    kernels: ModuleType, name: str, number: int, text: bytearray, begin: int, end: int, rows: Rows
+) -> list[bytes]:
+    """Return the words of the lines ``text[begin:end]``, and add their vectors to `rows`; the first has a `number`."""
+    cuts = [begin]
+    while cuts[-1] < end:
+        cuts.append(text.index(b"\n", min(cuts[-1] + _SEGMENT, end) - 1) + 1)
+    data = np.frombuffer(text, np.uint8)
     lines, word_bytes = np.zeros(len(cuts), np.int64), np.empty(len(cuts) - 1, np.int64)
-    kernels.count_lines(text, np.array(cuts), lines[1:])
+    kernels.count_lines(data, np.array(cuts), lines[1:])
     np.cumsum(lines, out=lines)
     vectors = rows.more(int(lines[-1]))
-    words, odd = np.empty(len(block), np.uint8), np.empty(len(vectors), np.bool_)
-    kernels.parse(text, np.array(cuts), lines, vectors, words, word_bytes, odd)
+    words, odd = np.empty(len(data), np.uint8), np.empty(len(vectors), np.bool_)
+    kernels.parse(data, np.array(cuts), lines, vectors, words, word_bytes, odd)
 
     copied = [words[cut : cut + n].tobytes() for cut, n in zip(cuts, word_bytes, strict=False)]
     found = b"".join(copied).split(b"\n")
     del found[-1]
     if odd.any():
-        contents = block.split(b"\n")
+        contents = bytes(text[begin:end]).split(b"\n")
         for row in np.flatnonzero(odd).tolist():
             found[row], vectors[row] = _read_odd_line(name, number + row, contents[row], vectors.shape[1])
     return found
@@ -188,4 +197,6 @@ def _fields(line: bytes, numbers: int) -> list[bytes]:
 
 def _malformed(name: str, number: int, line: bytes, dim: int) -> ValueError:
     hint = ' (it is not text; is it format="word2vec-binary"?)' if b"\0" in line else ""
-    return ValueError(f"{name}, line {number}: a word and {dim or 'some'} numbers are wanted, got {line!r:.80}{hint}")
+    return ValueError(
+        f"{name}, line {number}: a word and {dim or 'some'} numbers are wanted, got {line[:80]!r:.80}{hint}"
+    )

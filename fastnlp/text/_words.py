@@ -22,7 +22,11 @@ def index_of(words: Iterable[str], name: str = "words") -> dict[str, int]:
     """
     if isinstance(words, str):
         raise TypeError(f"{name} must be a list of str, got the str {words!r:.60}")
-    index: dict[str, int] = {}
+    words = tuple(words)
+    index = dict(zip(words, range(len(words)), strict=True)) if set(map(type, words)) == {str} else {}
+    if len(index) == len(words):  # as a rule; otherwise the first word that is wrong is looked for
+        return index
+    index = {}
     for i, word in enumerate(words):
         if not isinstance(word, str):
             raise TypeError(f"{name} must hold str, word {i} is {type(word).__name__}")

@@ -9,6 +9,9 @@ Unsigned indices: signed ones would bring a test for a negative index to every a
 from __future__ import annotations
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from fastnlp.kernels.cpu._jit import kernel_part
 
@@ -21,10 +24,16 @@ _POWERS = np.array([float(f"1e{e}") for e in range(_LEAST_POWER, _MOST_POWER + 1
 _LEAST, _MOST = 1.1754945e-38, 3.4028234e38  # just within the normal numbers of float32
 
 _DIGITS = _U(19)  # digits that uint64 holds
+_TENS = np.array([10**n for n in range(10)], np.uint64)
 _BELOW = _U((1 << 29) - 1)  # the bits of a float64 that float32 does not have
 _MIDDLE, _MARGIN = _U(1 << 28), _U(8)  # units of the last place of a float64
 
-_TENS = np.array([10**n for n in range(10)])  # as many digits as are written at most
+# Eight bytes in one integer
+_EIGHT = _U(8)
+_NOUGHTS, _PAST_NINE, _HIGH_BITS = _U(0x3030303030303030), _U(0x7676767676767676), _U(0x8080808080808080)
+_EACH_FOUR = _U(0x000000FF000000FF)  # of four pairs, the first and the third, or the second and the fourth
+_HIGH_PAIRS, _LOW_PAIRS = _U(100 + (1000000 << 32)), _U(1 + (10000 << 32))
+
 _UNSURE = 1e-6  # the product is within half of it
 _FRACTION_BITS, _BIAS = _U(52), 1023  # of a float64
 _LOG10_OF_2 = 0.30102999566398120
@@ -38,26 +47,18 @@ def read_number(text, at):
     place off, and rounded to float32 it is what the nearest float64 rounds to, unless it is near the middle of two.
     """
     negative = text[at] == _MINUS
-    if negative or text[at] == _PLUS:
-        at += _ONE
+    at += _U(negative | (text[at] == _PLUS))  # a branch would be guessed wrong half the time
     first = at
-    while text[at] == _NOUGHT:
-        at += _ONE
-    start = at
     at, m = _read_digits(text, at, _ZERO)
-    seen, counted, exponent = at - first, at - start, np.int64(0)
+    digits, exponent = at - first, np.int64(0)
     if text[at] == _POINT:
         point = at + _ONE
-        at = point
-        if m == _ZERO:
-            while text[at] == _NOUGHT:
-                at += _ONE
-        start = at
-        at, m = _read_digits(text, at, m)
-        seen += at - point
-        counted += at - start
+        at, m = _read_many_digits(text, point, m)
+        digits += at - point
         exponent = -np.int64(at - point)
-    plain = seen > _ZERO and counted <= _DIGITS
+    plain = digits > _ZERO
+    if digits > _DIGITS:
+        plain = digits - _leading_zeros(text, first) <= _DIGITS
     if text[at] | _LOWER == _E:
         at, more, there = _read_exponent(text, at + _ONE)
         exponent += more
@@ -83,6 +84,61 @@ def _read_digits(text, at, m):
 
 
 @kernel_part
+def _read_many_digits(text, at, m):
+    """Read digits, eight at once: the same steps for one as for eight, so that their number need not be guessed."""
+    while at + _EIGHT <= text.size:
+        bytes = _eight_bytes(text, at) ^ _NOUGHTS
+        others = ((bytes + _PAST_NINE) | bytes) & _HIGH_BITS  # right up to the first byte that is no digit
+        if others == _ZERO:
+            at, m = at + _EIGHT, m * _TENS[8] + _eight_digits(bytes)
+            continue
+        n = _lowest_bit(others) >> _U(3)
+        if n > _ZERO:
+            at, m = at + n, m * _TENS[n] + _eight_digits(bytes << (_U(64) - _EIGHT * n))
+        return at, m
+    return _read_digits(text, at, m)
+
+
+@kernel_part
+def _eight_digits(digits):
+    """Return the number of eight digits, of which the lowest byte is the first: joined to pairs, fours and all."""
+    pairs = digits * _TEN + (digits >> _EIGHT)
+    return ((pairs & _EACH_FOUR) * _HIGH_PAIRS + ((pairs >> _U(16)) & _EACH_FOUR) * _LOW_PAIRS) >> _U(32)
+
+
+@intrinsic
+def _eight_bytes(typing_context, text, at):
+    """Return eight bytes of text as an integer, the first as its lowest."""
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(64).as_pointer())
+        return builder.load(address, align=1)
+
+    return types.uint64(text, at), generate
+
+
+@intrinsic
+def _lowest_bit(typing_context, word):
+    """Return how many zero bits are below the lowest set bit of a word that is not 0."""
+
+    def generate(context, builder, signature, args):
+        return builder.cttz(args[0], context.get_constant(types.boolean, True))
+
+    return word(word), generate
+
+
+@kernel_part
+def _leading_zeros(text, at):
+    """Return how many zeros a number starts with, before and after the point."""
+    zeros = _ZERO
+    while text[at] == _NOUGHT or text[at] == _POINT:
+        zeros += _U(text[at] == _NOUGHT)
+        at += _ONE
+    return zeros
+
+
+@kernel_part
 def _read_exponent(text, at):
     """Read what follows the letter e; return where it ends, its value, and whether it is a number of a few digits."""
     negative = text[at] == _MINUS
@@ -96,7 +152,7 @@ def _read_exponent(text, at):
 
 @kernel_part
 def write_number(x, digits, text, at):
-    """Write a number as ``%.9g`` would, or fewer digits, in 15 bytes; return where it ends, and whether that is sure."""
+    """Write a number as ``%.9g`` would, or fewer digits, in 15 bytes; return where it ends, and whether it is sure."""
     if np.float32(x).view(np.int32) < 0:
         text[at] = _MINUS
         at += _ONE
@@ -109,14 +165,14 @@ def write_number(x, digits, text, at):
     power_of_two = np.int64(np.float64(value).view(np.uint64) >> _FRACTION_BITS) - _BIAS
     exponent = np.int64(np.floor(power_of_two * _LOG10_OF_2))  # or one more
     scaled = value * _POWERS[_U(digits - 1 - exponent - _LEAST_POWER)]
-    full = _TENS[_U(digits)]
+    full = np.int64(_TENS[_U(digits)])
     if scaled >= full:
         exponent += 1
         scaled = value * _POWERS[_U(digits - 1 - exponent - _LEAST_POWER)]
     m = np.int64(scaled + 0.5)
     over = scaled + 0.5 - np.float64(m)
     if m == full:
-        m, exponent = _TENS[_U(digits - 1)], exponent + 1
+        m, exponent = np.int64(_TENS[_U(digits - 1)]), exponent + 1
     return _write_decimal(m, digits, exponent, text, at), over > _UNSURE and over < 1.0 - _UNSURE
 
 
