@@ -104,7 +104,7 @@ def test_resumed_within_an_epoch_is_unbroken(visits, counts, file, backend, monk
     assert broken.loss_ == whole.loss_[:2]
     assert_same(broken, model(2).fit(counts, backend=backend))
     saved = _glove_checkpoint.Saved.read(file)
-    assert (len(saved.losses), saved.visits) == (2, visits)
+    assert (len(saved.losses), saved.position.visits) == (2, visits)
     assert_same(model().fit(counts, resume=file, backend=backend), whole)
 
 
@@ -183,25 +183,37 @@ def test_of_other_counts_or_another_start(counts, file):
 
 
 def test_damaged(counts, file, tmp_path):
-    model(1).fit(counts, checkpoint=file, backend="reference")
+    fitted = model(1).fit(counts, checkpoint=file, backend="reference")
     whole = file.read_bytes()
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 0xFF
     np.save(tmp_path / "array.npy", np.ones(3))
     np.savez(tmp_path / "other.npz", a=np.ones(3))
     bad = [whole[:n] for n in (0, 1, 100, len(whole) // 2, len(whole) - 1)]
-    bad += [
-        bytes(flipped),
-        b"what is this",
-        (tmp_path / "array.npy").read_bytes(),
-        (tmp_path / "other.npz").read_bytes(),
-    ]
+    bad += [(tmp_path / name).read_bytes() for name in ("array.npy", "other.npz")]
+    bad += [b"what is this", whole.replace(fitted.word_vectors[:1].tobytes(), bytes(20))]
+    assert whole not in bad
     for contents in bad:
         file.write_bytes(contents)
         with pytest.raises(ValueError, match=r"glove\.checkpoint is no whole GloVe checkpoint"):
             model(2).fit(counts, resume=file, backend="reference")
         with pytest.raises(ValueError, match="is no whole GloVe checkpoint"):
             fastnlp.GloVe.load(file)
+
+
+def test_a_flipped_byte_is_found_or_without_effect(counts, file):
+    fitted = model(1).fit(counts, checkpoint=file, backend="reference")
+    whole = file.read_bytes()
+    found = 0
+    for at in range(5, len(whole), 97):
+        flipped = bytearray(whole)
+        flipped[at] ^= 0xFF
+        file.write_bytes(flipped)
+        try:
+            loaded = fastnlp.GloVe.load(file)
+        except ValueError:
+            found += 1
+        else:
+            assert_same(loaded, fitted)  # the date of the file, for example
+    assert found > 50
 
 
 def test_bad_options(counts, file, tmp_path):

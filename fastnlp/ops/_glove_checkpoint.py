@@ -8,6 +8,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +16,18 @@ import numpy as np
 from fastnlp._arrays import Array
 from fastnlp._checks import integer, positive
 from fastnlp._files import atomic_write
-from fastnlp.ops._glove_state import NAMES, State
+from fastnlp.ops._glove_state import NAMES
 
 _FORMAT = "fastnlp GloVe checkpoint 1"
 _SQUARES = "{}_squares"
+
+
+@dataclass
+class Position:
+    """Where training is in an epoch."""
+
+    visits: int = 0  # that are done
+    total: float = 0.0  # of the losses so far
 
 
 class Saved(NamedTuple):
@@ -28,8 +37,7 @@ class Saved(NamedTuple):
     source: str  # fingerprint of the counts and of what training began from
     words: list[str] | None
     losses: list[float]  # of the epochs that are done
-    visits: int  # that are done of the next epoch
-    total: float  # of their losses
+    position: Position  # in the next epoch
     values: dict[str, Array]
     squares: dict[str, Array]
 
@@ -52,7 +60,8 @@ class Saved(NamedTuple):
                     raise ValueError("of another version")
                 values = {name: archive[name] for name in NAMES}
                 squares = {name: archive[_SQUARES.format(name)] for name in NAMES}
-                return cls(**header, values=values, squares=squares)
+                position = Position(**header.pop("position"))
+                return cls(**header, position=position, values=values, squares=squares)
             except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
                 raise ValueError(
                     f"{os.fspath(path)} is no whole GloVe checkpoint ({error}): train from the beginning"
@@ -60,16 +69,15 @@ class Saved(NamedTuple):
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint; what stood there before stays until all is written."""
-        header = {"format": _FORMAT} | {
-            name: value for name, value in self._asdict().items() if name not in ("values", "squares")
-        }
+        header = {"format": _FORMAT, "position": asdict(self.position)}
+        header |= {name: getattr(self, name) for name in ("settings", "source", "words", "losses")}
         arrays: dict[str, Any] = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)} | self.values
         arrays |= {_SQUARES.format(name): self.squares[name] for name in NAMES}
         with atomic_write(path) as file:
             np.savez(file, **arrays)
 
-    def check(self, path: str | os.PathLike[str], settings: dict[str, Any], source: str) -> None:
-        """Raise if the checkpoint is not of these settings or not of these counts."""
+    def check(self, path: str | os.PathLike[str], settings: dict[str, Any], source: str, epochs: int) -> None:
+        """Raise if the checkpoint is of other settings or counts, or of more epochs."""
         for name, wanted in settings.items():
             if self.settings.get(name) != wanted:
                 raise ValueError(
@@ -81,6 +89,8 @@ class Saved(NamedTuple):
                 f"{os.fspath(path)} was trained on other counts, or with another initial, pull or frozen: "
                 "give the same, or train from the beginning"
             )
+        if len(self.losses) > epochs:
+            raise ValueError(f"{os.fspath(path)} has {len(self.losses)} epochs: epochs must not be fewer, got {epochs}")
 
 
 class Checkpoints:
@@ -129,8 +139,3 @@ def fingerprint(*arrays: Array | None) -> str:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data if array.size else b"")
     return digest.hexdigest()
-
-
-def saved_from(state: State, settings: dict[str, Any], **rest: Any) -> Saved:
-    """Return a checkpoint of the state as it is."""
-    return Saved(settings=settings, values=state.take(), squares=state.take_squares(), **rest)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from math import inf, isfinite
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from fastnlp._arrays import Array
 from fastnlp._checks import integer, positive
 from fastnlp._dispatch import kernels_for
-from fastnlp.ops._glove_checkpoint import Checkpoints, Saved, fingerprint, saved_from
+from fastnlp.ops._glove_checkpoint import Checkpoints, Position, Saved, fingerprint
 from fastnlp.ops._glove_checks import checked_counts, checked_frozen, checked_initial, checked_words, csr_arrays
 from fastnlp.ops._glove_grid import Grid
 from fastnlp.ops._glove_state import NAMES, State
@@ -241,27 +242,22 @@ class GloVe:
             state.begin_from(given)
         if still is not None:
             state.freeze(still)
-        losses, visits, total, source = [], 0, 0.0, ""
+        source = ""
         if checkpoint is not None or resumed is not None:
             source = fingerprint(*csr_arrays(matrix), *(given or ()), still, np.array(strength))
+        losses, position = [], Position()
         if resumed is not None:
             saved = Saved.read(resumed)
-            saved.check(resumed, self._settings(), source)
-            if len(saved.losses) > self.epochs:
-                raise ValueError(f"{os.fspath(resumed)} has {len(saved.losses)} epochs: epochs must not be fewer")
+            saved.check(resumed, self._settings(), source, self.epochs)
             state.put(saved.values, saved.squares)
-            losses, visits, total = saved.losses, saved.visits, saved.total
-
+            losses, position = saved.losses, saved.position
         self.words, self.loss_ = words, losses
         self._keep(state)
-        places, values, starts = grid.arrange(kernels, matrix, self.x_max, self.alpha)
-        blocks = len(grid.words)
-        cost, failed = np.empty(blocks), np.empty(blocks, np.int64)
-        limits = state.limits(inf if self.grad_clip is None else self.grad_clip)
+        entries = grid.arrange(kernels, matrix, self.x_max, self.alpha)
 
         def now() -> Saved:
-            about = {"source": source, "words": words, "losses": self.loss_, "visits": visits, "total": total}
-            return saved_from(state, self._settings(), **about)
+            values, squares = state.take(), state.take_squares()
+            return Saved(self._settings(), source, words, self.loss_, position, values, squares)
 
         told = time.monotonic()
 
@@ -275,28 +271,21 @@ class GloVe:
                     raise
             told = time.monotonic()
 
+        def between_visits(part: float) -> None:
+            checkpoints.after_visit(now)
+            if time.monotonic() - told >= _TELL:
+                tell(len(self.loss_) + part, position.total / (part * matrix.nnz))
+
         while len(self.loss_) < self.epochs and not self._settled():
-            order = grid.order(self._random(2, len(self.loss_) if self.shuffle == "epoch" else 0))
-            for s, diagonals in order[visits:]:
-                parameters = state.x, state.y, state.gx, state.gy
-                kernels.train(places, values, starts, s, diagonals, *parameters, limits, self.lr, cost, failed)
-                if failed.max() >= 0:
-                    block = int((failed >= 0).argmax())
-                    self._diverged(grid.pair(s, block, places[failed[block]]))
-                visits, total = visits + 1, total + float(cost.sum())
-                if visits < len(order):
-                    checkpoints.after_visit(now)
-                if time.monotonic() - told >= _TELL and visits < len(order):
-                    part = visits / len(order)
-                    tell(len(self.loss_) + part, total / (part * matrix.nnz))
+            self._epoch(kernels, entries, grid, state, position, between_visits)
             if strength and given is not None:
                 state.pull(given.rows, given.sums, strength, self.lr)
-            loss = total / matrix.nnz
+            loss = position.total / matrix.nnz
             if not (state.end_epoch() and isfinite(loss)):
                 self._diverged(None)
             self._keep(state)
             self.loss_.append(loss)
-            visits, total = 0, 0.0
+            position = Position()
             done = len(self.loss_)
             checkpoints.after_epoch(done, done == self.epochs or self._settled(), now)
             tell(done, loss)
@@ -382,6 +371,34 @@ class GloVe:
         if self.words is None:
             raise ValueError("save needs the words: call fit(counts, vocab), or write the array with np.save")
         vectors.save(path, **options)
+
+    def _epoch(
+        self,
+        kernels: ModuleType,
+        entries: tuple[Array, ...],
+        grid: Grid,
+        state: State,
+        position: Position,
+        between_visits: Callable[[float], None],
+    ) -> None:
+        """Make the visits of an epoch that are left, and move `position` along.
+
+        Between two visits a function is called with the part of the epoch that is done.
+        """
+        blocks = len(grid.words)
+        cost, failed = np.empty(blocks), np.empty(blocks, np.int64)
+        limits = state.limits(inf if self.grad_clip is None else self.grad_clip)
+        order = grid.order(self._random(2, len(self.loss_) if self.shuffle == "epoch" else 0))
+        for s, diagonals in order[position.visits :]:
+            parameters = state.x, state.y, state.gx, state.gy
+            kernels.train(*entries, s, diagonals, *parameters, limits, self.lr, cost, failed)
+            if failed.max() >= 0:
+                block = int((failed >= 0).argmax())
+                self._diverged(grid.pair(s, block, entries[0][failed[block]]))
+            position.visits += 1
+            position.total += float(cost.sum())
+            if position.visits < len(order):
+                between_visits(position.visits / len(order))
 
     def _settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _SETTINGS}
