@@ -471,6 +471,13 @@ def test_counts_with_duplicates_are_added_up_and_left_alone(backend):
         assert_array_equal(array, kept)
 
 
+def test_exact_counts(backend, rng):
+    ids = rng.integers(0, 20, 300)
+    counts = [fastnlp.cooccurrence(ids, vocab_size=20, window=3, format=name) for name in ("csr", "counts")]
+    fits = [fastnlp.GloVe(4, epochs=2).fit(given, backend=backend) for given in counts]
+    assert_array_equal(fits[0].vectors, fits[1].vectors)
+
+
 @pytest.mark.usefixtures("small_blocks")
 def test_counts_in_mapped_files(counts, backend, tmp_path):
     for name in ("data", "indices", "indptr"):

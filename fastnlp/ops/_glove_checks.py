@@ -17,6 +17,10 @@ def checked_counts(counts: Any) -> sparse.csr_array:
     """Return `counts` as a CSR matrix of int64, int32 and float64 without duplicates, after checking it."""
     from scipy import sparse
 
+    from fastnlp.ops._cooccurrence_result import CooccurrenceCounts
+
+    if isinstance(counts, CooccurrenceCounts):
+        counts = counts.matrix()
     if not sparse.issparse(counts):
         raise TypeError(
             f"counts must be a SciPy sparse matrix, as cooccurrence returns, got {type(counts).__name__}: "

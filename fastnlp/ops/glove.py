@@ -173,7 +173,8 @@ class GloVe:
         Parameters
         ----------
         counts
-            A square SciPy sparse matrix or array of positive numbers, such as `cooccurrence` returns.
+            A square SciPy sparse matrix or array of positive numbers, such as `cooccurrence` returns, or
+            `CooccurrenceCounts`.
         vocab
             The V words, in order: a `Vocabulary` or a sequence of str.
         initial
