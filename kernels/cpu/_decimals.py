@@ -3,17 +3,19 @@
 Both ways go through one product with a power of ten in float64, and look how near the product is to where the result
 would change. Where it is too near to tell, they say so, and the caller asks Python: about one number in ten million.
 
-Unsigned indices: signed ones would bring a test for a negative index to every access.
+Text that is read is given by addresses: an array would be counted as used, and that count shared by all threads, for
+every number. Unsigned indices: signed ones would bring a test for a negative index to every access.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 
-from fastnlp.kernels.cpu._jit import kernel_part
+inlined = njit(error_model="numpy", forceinline=True)
+"""Decorates a step of reading or writing a number: left to itself, the compiler calls them, at half the speed."""
 
 _U = np.uint64
 _ZERO, _ONE, _TEN = _U(0), _U(1), _U(10)
@@ -39,28 +41,28 @@ _FRACTION_BITS, _BIAS = _U(52), 1023  # of a float64
 _LOG10_OF_2 = 0.30102999566398120
 
 
-@kernel_part
-def read_number(text, at):
-    """Read a number; return where it ends, its value, and whether that is known to be right.
+@inlined
+def read_number(at, end):
+    """Read the number at an address before `end`; return where it ends, its value, and whether that is surely right.
 
     With an integer m of at most 19 digits it is m 10^e: the product in float64 is less than four units of the last
     place off, and rounded to float32 it is what the nearest float64 rounds to, unless it is near the middle of two.
     """
-    negative = text[at] == _MINUS
-    at += _U(negative | (text[at] == _PLUS))  # a branch would be guessed wrong half the time
+    negative = byte_at(at) == _MINUS
+    at += _U(negative | (byte_at(at) == _PLUS))  # a branch would be guessed wrong half the time
     first = at
-    at, m = _read_digits(text, at, _ZERO)
+    at, m = _read_digits(at, _ZERO)
     digits, exponent = at - first, np.int64(0)
-    if text[at] == _POINT:
+    if byte_at(at) == _POINT:
         point = at + _ONE
-        at, m = _read_many_digits(text, point, m)
+        at, m = _read_many_digits(point, end, m)
         digits += at - point
         exponent = -np.int64(at - point)
     plain = digits > _ZERO
     if digits > _DIGITS:
-        plain = digits - _leading_zeros(text, first) <= _DIGITS
-    if text[at] | _LOWER == _E:
-        at, more, there = _read_exponent(text, at + _ONE)
+        plain = digits - _leading_zeros(first) <= _DIGITS
+    if byte_at(at) | _LOWER == _E:
+        at, more, there = _read_exponent(at + _ONE)
         exponent += more
         plain &= there
     if m == _ZERO:
@@ -73,21 +75,21 @@ def read_number(text, at):
     return at, np.float32(-value if negative else value), plain
 
 
-@kernel_part
-def _read_digits(text, at, m):
-    digit = text[at] - _NOUGHT
+@inlined
+def _read_digits(at, m):
+    digit = byte_at(at) - _NOUGHT
     while digit < _TEN:
         m = m * _TEN + digit
         at += _ONE
-        digit = text[at] - _NOUGHT
+        digit = byte_at(at) - _NOUGHT
     return at, m
 
 
-@kernel_part
-def _read_many_digits(text, at, m):
+@inlined
+def _read_many_digits(at, end, m):
     """Read digits, eight at once: the same steps for one as for eight, so that their number need not be guessed."""
-    while at + _EIGHT <= text.size:
-        bytes = _eight_bytes(text, at) ^ _NOUGHTS
+    while at + _EIGHT <= end:
+        bytes = _eight_bytes(at) ^ _NOUGHTS
         others = ((bytes + _PAST_NINE) | bytes) & _HIGH_BITS  # right up to the first byte that is no digit
         if others == _ZERO:
             at, m = at + _EIGHT, m * _TENS[8] + _eight_digits(bytes)
@@ -96,26 +98,32 @@ def _read_many_digits(text, at, m):
         if n > _ZERO:
             at, m = at + n, m * _TENS[n] + _eight_digits(bytes << (_U(64) - _EIGHT * n))
         return at, m
-    return _read_digits(text, at, m)
+    return _read_digits(at, m)
 
 
-@kernel_part
+@inlined
 def _eight_digits(digits):
     """Return the number of eight digits, of which the lowest byte is the first: joined to pairs, fours and all."""
     pairs = digits * _TEN + (digits >> _EIGHT)
     return ((pairs & _EACH_FOUR) * _HIGH_PAIRS + ((pairs >> _U(16)) & _EACH_FOUR) * _LOW_PAIRS) >> _U(32)
 
 
-@intrinsic
-def _eight_bytes(typing_context, text, at):
-    """Return eight bytes of text as an integer, the first as its lowest."""
+def _loader(bits):
+    """Return an intrinsic that reads so many bits at an address, the first byte as the lowest."""
 
-    def generate(context, builder, signature, args):
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(64).as_pointer())
-        return builder.load(address, align=1)
+    @intrinsic
+    def load(typing_context, address):
+        def generate(context, builder, signature, args):
+            kind = ir.IntType(bits)
+            value = builder.load(builder.inttoptr(args[0], kind.as_pointer()), align=1)
+            return builder.zext(value, args[0].type)
 
-    return types.uint64(text, at), generate
+        return types.uint64(types.uint64), generate
+
+    return load
+
+
+byte_at, _eight_bytes = _loader(8), _loader(64)
 
 
 @intrinsic
@@ -128,29 +136,29 @@ def _lowest_bit(typing_context, word):
     return word(word), generate
 
 
-@kernel_part
-def _leading_zeros(text, at):
+@inlined
+def _leading_zeros(at):
     """Return how many zeros a number starts with, before and after the point."""
     zeros = _ZERO
-    while text[at] == _NOUGHT or text[at] == _POINT:
-        zeros += _U(text[at] == _NOUGHT)
+    while byte_at(at) == _NOUGHT or byte_at(at) == _POINT:
+        zeros += _U(byte_at(at) == _NOUGHT)
         at += _ONE
     return zeros
 
 
-@kernel_part
-def _read_exponent(text, at):
+@inlined
+def _read_exponent(at):
     """Read what follows the letter e; return where it ends, its value, and whether it is a number of a few digits."""
-    negative = text[at] == _MINUS
-    if negative or text[at] == _PLUS:
+    negative = byte_at(at) == _MINUS
+    if negative or byte_at(at) == _PLUS:
         at += _ONE
     start = at
-    at, m = _read_digits(text, at, _ZERO)
+    at, m = _read_digits(at, _ZERO)
     value = np.int64(m)
     return at, -value if negative else value, at > start and at - start < _DIGITS
 
 
-@kernel_part
+@inlined
 def write_number(x, digits, text, at):
     """Write a number as ``%.9g`` would, or fewer digits, in 15 bytes; return where it ends, and whether it is sure."""
     if np.float32(x).view(np.int32) < 0:
@@ -176,7 +184,7 @@ def write_number(x, digits, text, at):
     return _write_decimal(m, digits, exponent, text, at), over > _UNSURE and over < 1.0 - _UNSURE
 
 
-@kernel_part
+@inlined
 def _write_decimal(m, digits, exponent, text, at):
     """Write an integer of so many digits, the first of which stands for 10^exponent."""
     n = digits

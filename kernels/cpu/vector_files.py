@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from fastnlp._threads import run
-from fastnlp.kernels.cpu._decimals import read_number, write_number
-from fastnlp.kernels.cpu._jit import jit, kernel_part
+from fastnlp.kernels.cpu._decimals import byte_at, inlined, read_number, write_number
+from fastnlp.kernels.cpu._jit import jit
 
 _ROWS_A_TASK = 64
 
@@ -57,18 +57,24 @@ def _count_lines(begin, end, text, cuts, lines):
 
 @jit("(int64, int64, uint8[::1], int64[::1], int64[::1], float32[:, ::1], uint8[::1], int64[::1], boolean[::1])")
 def _parse(begin, end, text, cuts, lines, vectors, words, word_bytes, odd):
+    first_byte = _U(text.ctypes.data)
+    last = first_byte + _U(text.size)
     for s in range(begin, end):
-        at = _U(cuts[s])
-        to = at
+        at, to = first_byte + _U(cuts[s]), _U(cuts[s])
         for line in range(lines[s], lines[s + 1]):
             first = to
-            at, to = _copy_word(text, at, words, to)
+            byte = byte_at(at)
+            while byte != _SPACE and byte != _LINE_FEED:
+                words[to] = byte
+                at += _ONE
+                to += _ONE
+                byte = byte_at(at)
             plain = to > first
             if plain:
-                at, plain = _read_row(text, at, vectors[line])
+                at, plain = _read_row(at, last, vectors[line])
             if not plain:
                 to = first
-                while text[at] != _LINE_FEED:
+                while byte_at(at) != _LINE_FEED:
                     at += _ONE
             odd[line] = not plain
             at += _ONE
@@ -77,31 +83,19 @@ def _parse(begin, end, text, cuts, lines, vectors, words, word_bytes, odd):
         word_bytes[s] = np.int64(to) - cuts[s]
 
 
-@kernel_part
-def _copy_word(text, at, words, to):
-    """Copy what stands before a space or the end of the line; return where to go on reading and writing."""
-    byte = text[at]
-    while byte != _SPACE and byte != _LINE_FEED:
-        words[to] = byte
-        at += _ONE
-        to += _ONE
-        byte = text[at]
-    return at, to
-
-
-@kernel_part
-def _read_row(text, at, row):
+@inlined
+def _read_row(at, end, row):
     """Read numbers, each after a space, and the end of the line; return where, and whether that is what stood there."""
     for j in range(row.size):
-        if text[at] != _SPACE:
+        if byte_at(at) != _SPACE:
             return at, False
-        at, value, plain = read_number(text, at + _ONE)
+        at, value, plain = read_number(at + _ONE, end)
         if not plain:
             return at, False
         row[j] = value
-    while text[at] == _SPACE or text[at] == _RETURN:
+    while byte_at(at) == _SPACE or byte_at(at) == _RETURN:
         at += _ONE
-    return at, text[at] == _LINE_FEED
+    return at, byte_at(at) == _LINE_FEED
 
 
 @jit("(uint8[::1], uint8[:, ::1], uint8[::1], int64[::1], int64[::1])")
