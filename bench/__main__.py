@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import first_call, memory, report
+from bench import budget, first_call, memory, report
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,6 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     write.add_argument("-o", "--output", type=Path, default=Path("bench-results"), help="folder (default: %(default)s)")
     commands.add_parser("first-call", help="print what the first call of an operation costs, with and without a cache")
     commands.add_parser("memory", help="print the peak memory of linear_cross_entropy and its peers")
+    counting = commands.add_parser("budget", help="print the peak memory of counting co-occurrences under budgets")
+    counting.add_argument("--corpus", type=Path, help="a file of text (default: text that is made)")
     args, further = parser.parse_known_args(argv)
     if args.command == "run":
         results = args.output / "results.json"
@@ -35,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     elif args.command == "memory":
         memory.main()
+        return 0
+    elif args.command == "budget":
+        budget.main(args.corpus)
         return 0
     else:
         results = args.results
