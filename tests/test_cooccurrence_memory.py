@@ -86,12 +86,13 @@ def test_a_budget_cuts_the_text(text, monkeypatch):
 
     monkeypatch.setattr(operation, "plan_of", plan_of)
     whole = fastnlp.cooccurrence(ids, **options)
-    for memory in (300_000, "0.25MB", "1MiB", None):
+    for memory in (250_000, "0.2MB", "1MiB", None):
         assert_same_bits(fastnlp.cooccurrence(ids, memory=memory, **options), whole)
     parts = [p.parts for p in plans[1:]]
     assert parts[1] > parts[0] > 1
     assert parts[2:] == [1, 1]
-    with pytest.raises(ValueError, match=r"memory must be at least 1 MB .* got 0.0001 MB: ids that are mapped"):
+    monkeypatch.setattr(plan, "_LOADED", 50_000_000)
+    with pytest.raises(ValueError, match=r"memory must be at least 51 MB .* got 0.0001 MB: ids that are mapped"):
         fastnlp.cooccurrence(ids, memory=100, **options)
 
 

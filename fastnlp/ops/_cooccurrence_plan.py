@@ -40,26 +40,44 @@ def plan_of(text: Text, question: Question, memory: int | None) -> Plan:
     if memory is None:
         places = min(_MOST, max(1, text.size))
         return Plan(places, -(-text.size // places) or 1, _SCRATCH, _SCRATCH)
-    width, rows = question.width, question.rows
-    around = 16 * question.reach  # the neighbours of a part
-    fixed = _LOADED + text.nbytes + scratch_bytes(width) + 64 * rows + around
-
-    def needed(places: int, scratch: int) -> int:
-        return fixed + part_bytes(places, text.offsets.size, width) + scratch * (ENTRY + _RECORD)
-
-    smallest = min(_LEAST, max(1, text.size))
-    least = needed(smallest, width)
-    if memory < least:
+    found = _fit(text, question, memory)
+    if found is None:
+        enough = _bytes(text, question, max(1, text.size), question.width)
+        least = 1 + _largest(memory, enough, lambda budget: _fit(text, question, budget) is None)
         raise ValueError(
             f"memory must be at least {-(-least // 10**6)} MB for this text and vocabulary, got {memory / 1e6:g} MB"
             + ("" if text.mapped else ": ids that are mapped from a file take less")
         )
-    scratch = min(_SCRATCH, max(width, (memory - needed(smallest, 0)) // 4 // (ENTRY + _RECORD)))
-    places = _largest(smallest, max(smallest, min(_MOST, text.size)), lambda n: needed(n, scratch) <= memory)
+    return found
+
+
+def _fit(text: Text, question: Question, memory: int) -> Plan | None:
+    """Return the plan with the fewest parts, or None if there is none."""
+    width = question.width
+    smallest, most = min(_LEAST, max(1, text.size)), max(1, min(_MOST, text.size))
+    if memory < _bytes(text, question, smallest, width):
+        return None
+    spare = memory - _bytes(text, question, smallest, 0)
+    scratch = min(_SCRATCH, max(width, spare // 4 // (ENTRY + _RECORD)))
+    places = _largest(smallest, max(smallest, most), lambda n: _bytes(text, question, n, scratch) <= memory)
     parts = max(1, -(-text.size // places))
     places = max(1, -(-text.size // parts))
-    left = memory - fixed - 16 * parts * rows
-    return Plan(places, parts, scratch, max(1, min(_SCRATCH, left // (2 * ENTRY + _RECORD))))
+    if parts == 1:
+        return Plan(places, parts, scratch, scratch)
+    left = memory - _always(text, question) - 16 * parts * question.rows  # row starts of each part, twice
+    add_scratch = min(_SCRATCH, left // (2 * ENTRY + _RECORD))
+    return Plan(places, parts, scratch, add_scratch) if add_scratch >= parts * width else None  # a row at least
+
+
+def _always(text: Text, question: Question) -> int:
+    """Return the bytes that are taken however the text is cut."""
+    return _LOADED + text.nbytes + scratch_bytes(question.width) + 64 * question.rows
+
+
+def _bytes(text: Text, question: Question, places: int, scratch: int) -> int:
+    """Return the bytes that counting a part takes."""
+    part = part_bytes(places + 2 * question.reach, text.offsets.size, question.width)
+    return _always(text, question) + part + scratch * (ENTRY + _RECORD)
 
 
 def _largest(low: int, high: int, fits: Any) -> int:

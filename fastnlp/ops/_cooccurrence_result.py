@@ -105,7 +105,7 @@ class CooccurrenceCounts:
             return NotImplemented
         asked, also = self._question, other._question
         reach = min(asked.reach, also.reach)  # less than the window where all documents are short
-        pairs = {"vocab_size": (asked.width, also.width)}
+        pairs: dict[str, Any] = {"vocab_size": (asked.width, also.width)}
         pairs |= {name: (mine, other.options[name]) for name, mine in self.options.items()}
         pairs["weighting"] = ((self.divisor, *asked.weights[: reach + 1]), (other.divisor, *also.weights[: reach + 1]))
         for name, (mine, theirs) in pairs.items():

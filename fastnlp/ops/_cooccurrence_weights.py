@@ -48,8 +48,8 @@ def weights_of(window: int, weighting: Any, reach: int) -> Weights:
             return Weights(np.array([0, *(divisor // d for d in distances)], np.uint64), float(divisor))
         one = 1 << (_BITS - 1)
         return Weights(np.array([0, *((2 * one + d) // (2 * d) for d in distances)], np.uint64), float(one))
-    integers, divisor = _fixed_point(window, read("weighting", weighting))
-    return Weights(integers[: reach + 1].copy(), divisor)
+    given = _fixed_point(window, read("weighting", weighting))
+    return Weights(given.integers[: reach + 1].copy(), given.divisor)
 
 
 def _fixed_point(window: int, given: Array) -> Weights:
