@@ -36,6 +36,12 @@ def threads():
     fastnlp.set_num_threads(before)
 
 
+@pytest.fixture
+def cpu_kernels():
+    pytest.importorskip("numba", reason="numba is not installed")
+    return importlib.import_module("fastnlp.kernels.cpu._jit")
+
+
 @pytest.mark.parametrize("window", [1, 2, 7, 20])
 @pytest.mark.parametrize("sides", ["both", "left", "right"])
 @pytest.mark.parametrize("weighting", ["harmonic", "uniform"])
@@ -199,6 +205,30 @@ def test_layouts_are_read_and_left_alone(backend, rng):
     dtypes = [ids.astype(dtype) for dtype in (np.uint8, np.int16, ">i4", np.uint64)]
     for layout in (ids.tolist(), frozen(ids), frozen(ids.astype(np.int32)), np.repeat(ids, 2)[::2], *dtypes):
         assert_same_bits(fastnlp.cooccurrence(layout, vocab_size=9, backend=backend), expected)
+    ends, wanted = np.array([0, 7, 50, 90, 200, 200]), np.array([3, 8, 1])
+    options = {"vocab_size": 9, "weighting": np.arange(10.0), "backend": backend}
+    expected = fastnlp.cooccurrence(ids, boundaries=ends, rows=wanted, **options)
+    for layout in (frozen, lambda x: np.repeat(x, 2)[::2], lambda x: x.astype(">i4"), list):
+        assert_same_bits(fastnlp.cooccurrence(ids, boundaries=layout(ends), rows=layout(wanted), **options), expected)
+
+
+def test_calls_make_no_kernel_signature_that_is_not_declared(rng, cpu_kernels):
+    ids, boundaries = zipf_text(rng, 3000, 50)
+    with pytest.MonkeyPatch.context() as patch:
+        for places in (1000, 1 << 30):
+            patch.setattr(plan_module, "_MOST", places)
+            for given in (ids, frozen(ids), ids.astype(np.int64)):
+                for change in ({"rows": frozen(np.array([1, 2]))}, {"symmetric": False}, {"format": "counts"}):
+                    options = {"vocab_size": 50, "boundaries": frozen(boundaries), "backend": "cpu", **change}
+                    counts = fastnlp.cooccurrence(given, **options)
+    assert (counts + counts).nnz == counts.nnz
+    checked = 0
+    for kernel, declared in cpu_kernels.KERNELS:
+        if kernel.py_func.__module__.endswith("cooccurrence"):
+            (made,) = kernel.signatures
+            assert made == cpu_kernels.normalize_signature(declared[0])[0]
+            checked += 1
+    assert checked == 5
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -159,7 +159,7 @@ def _offsets(boundaries: Any, corpus: Any, size: int) -> Array:
     offsets = integers("boundaries", boundaries)
     if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
         raise ValueError(f"boundaries must ascend from 0 to the number of ids, {size}, got {offsets}")
-    return offsets
+    return kernel_ready(np.asarray(offsets))
 
 
 def _map_of(array: Array) -> mmap.mmap | None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnlp._arrays import Array, integers
+from fastnlp._arrays import Array, integers, kernel_ready
 from fastnlp._checks import flag, integer
 from fastnlp._dispatch import kernels_for
 from fastnlp.ops._cooccurrence_plan import Plan, bytes_of, plan_of
@@ -233,7 +233,7 @@ def _rows(rows: Any, vocab_size: int) -> Array:
         raise ValueError(f"rows hold {wrong}, outside [0, vocab_size={vocab_size})")
     if np.unique(words).size < words.size:
         raise ValueError("rows hold an id twice: give each once, np.unique(rows)")
-    return np.ascontiguousarray(words)
+    return kernel_ready(np.asarray(words))
 
 
 def _check_output(format: str, out: PathLike | None) -> None:
