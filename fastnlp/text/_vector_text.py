@@ -20,7 +20,7 @@ _BLOCK = 1 << 24  # bytes of text that are held at a time
 _SEGMENT = 1 << 18  # bytes of a block that a task reads, and the rest of their last line
 _WRITTEN_BLOCK = 1 << 20  # numbers that are turned into text at a time
 _NUMBER_BYTES = 16  # of a number as text, at most, with the space before it
-_SPARE = 1.02  # memory that is taken for lines, to those that are expected
+_SPARE = 1.1  # memory that is taken for lines, to those that are expected
 _LINE_FEED = ord("\n")
 _HEAD = 64  # lines that are looked at to tell how many numbers a line has
 _HEADER = re.compile(rb"(\d+) (\d+)[ \r]*")
@@ -38,11 +38,11 @@ def read(name: str, file: BinaryIO, file_bytes: int | None, format: str) -> tupl
     kernels = kernels_for("vector_files", None)
     blocks = _blocks(file)
     text, end = next(blocks)
-    head = bytes(text[:end]).split(b"\n", _HEAD)[:-1]
+    head = _first_lines(text, end)
     dim, size = _layout(name, head, format)
     begin = len(head[0]) + 1 if size else 0
     words: list[bytes] = []
-    rows = Rows(int((file_bytes or 0) / end * text.count(b"\n", 0, end) * _SPARE) + 1, dim)
+    rows = Rows(int((file_bytes or 0) / (sum(map(len, head)) + len(head)) * len(head) * _SPARE) + 1, dim)
     number = 2 if size else 1  # of the block's first line
     while begin < end:
         words += _read_block(kernels, name, number + len(words), text, begin, end, rows)
@@ -131,6 +131,16 @@ def _blocks(file: BinaryIO) -> Iterator[tuple[bytearray, int]]:
             yield text, end
             text[: held - end] = text[end:held]
             held -= end
+
+
+def _first_lines(text: bytearray, end: int) -> list[bytes]:
+    lines: list[bytes] = []
+    at = 0
+    while at < end and len(lines) < _HEAD:
+        stop = text.index(b"\n", at)
+        lines.append(bytes(text[at:stop]))
+        at = stop + 1
+    return lines
 
 
 def _layout(name: str, head: list[bytes], format: str) -> tuple[int, int]:
