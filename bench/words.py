@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 MIN_COUNT, WINDOW = 5, 10
-MADE = (500_000,)  # tokens of the texts that are made
+MADE = (20_000, 300_000)  # tokens of the texts that are made
 _WORDS, _LINE = 20_000, 25
 _UNPACK = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
