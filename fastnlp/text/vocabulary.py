@@ -289,15 +289,17 @@ class Choice(NamedTuple):
         ValueError
             No word is left. The message says why.
         """
-        excluded = {word.encode("utf-8", "surrogatepass") for word in self.exclude}
-        left = [i for i in np.flatnonzero(counts >= self.min_count).tolist() if words[i] not in excluded]
-        if not left:
+        left = np.flatnonzero(counts >= self.min_count)
+        if self.exclude:
+            excluded = {word.encode("utf-8", "surrogatepass") for word in self.exclude}
+            left = left[[words[i] not in excluded for i in left.tolist()]]
+        if not left.size:
             raise ValueError(self._nothing_left(source, words, counts))
-        keys = _KEY.findall(b"\0".join([*(words[i] for i in left), b""]).translate(_SIGNED))
-        by_bytes = np.array(left)[sorted(range(len(left)), key=keys.__getitem__)]
+        keys = _KEY.findall(b"\0".join([*map(words.__getitem__, left.tolist()), b""]).translate(_SIGNED))
+        by_bytes = left[sorted(range(left.size), key=keys.__getitem__)]
         chosen = by_bytes[np.argsort(-counts[by_bytes], kind="stable")[: self.max_size]]
         vocab = Vocabulary(
-            b"\0".join(words[i] for i in chosen.tolist()).decode().split("\0"),
+            b"\0".join(map(words.__getitem__, chosen.tolist())).decode().split("\0"),
             counts[chosen],
             **rules._asdict(),
             exclude=self.exclude,

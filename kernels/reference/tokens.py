@@ -10,7 +10,8 @@ Schedule: a dictionary of the words so far, made anew for each piece of text.
 
 from __future__ import annotations
 
-from itertools import chain
+from collections import defaultdict
+from itertools import chain, islice, repeat
 
 import numpy as np
 
@@ -36,30 +37,27 @@ def number(text, slots, arena, starts, counts, ids, ends, state, grow):
     except UnicodeDecodeError:
         state[4] = NOT_UTF8
         return
-    known = arena[: starts[n_words]].tobytes().decode().split()
-    index = {word: i for i, word in enumerate(known)}
     tokens = [line.split() for line in lines]
+    words = chain.from_iterable(tokens)
+    index = defaultdict(int, zip(arena[: starts[n_words]].tobytes().decode().split(), range(n_words), strict=True))
     if grow:
-        new = [word for word in dict.fromkeys(chain.from_iterable(tokens)) if word not in index]
-        if n_words + len(new) > counts.size:
+        index.default_factory = index.__len__  # a new word gets the next number
+        found = np.fromiter(map(index.__getitem__, words), np.int32)
+        if len(index) > counts.size:
             state[4] = FULL
             return
-        encoded = [word.encode() + b" " for word in new]
-        place = starts[n_words]
-        added = np.frombuffer(b"".join(encoded), np.uint8)
-        arena[place : place + added.size] = added
-        starts[n_words + 1 : n_words + 1 + len(new)] = place + np.cumsum(
-            [len(word) for word in encoded], dtype=np.int64
-        )
-        counts[n_words : n_words + len(new)] = 0
-        index.update(zip(new, range(n_words, n_words + len(new)), strict=True))
-    found = [index.get(word, n_words) for word in chain.from_iterable(tokens)]
-    ids[n_ids : n_ids + len(found)] = found
+        new = [word.encode() + b" " for word in islice(index, n_words, None)]
+        text_of_new = np.frombuffer(b"".join(new), np.uint8)
+        place, size = starts[n_words], len(index)
+        arena[place : place + text_of_new.size] = text_of_new
+        starts[n_words + 1 : size + 1] = place + np.cumsum([len(word) for word in new], dtype=np.int64)
+        counts[n_words:size] = 0
+        counts[:size] += np.bincount(found, minlength=size)
+    else:
+        found, size = np.fromiter(map(index.get, words, repeat(n_words)), np.int32), n_words
+    ids[n_ids : n_ids + found.size] = found
     ends[n_ends : n_ends + len(lines) - 1] = n_ids + np.cumsum([len(line) for line in tokens[:-1]], dtype=np.int64)
-    if grow:
-        n_words = len(index)
-        counts[:n_words] += np.bincount(np.array(found, np.int64), minlength=n_words)
-    state[:4] = text.size - 8, n_words, n_ids + len(found), n_ends + len(lines) - 1
+    state[:4] = text.size - 8, size, n_ids + found.size, n_ends + len(lines) - 1
 
 
 def renumber(ids, ends, numbers, gaps, sizes):  # (T,), (L,), (W,), bool, (2,)
