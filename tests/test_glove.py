@@ -503,3 +503,16 @@ def test_cost_and_quality_on_text(corpus_file):
     known = [(model.vectors.similarity(a, b), float(score)) for a, b, score in pairs if a in vocab and b in vocab]
     assert len(known) > 1500
     assert stats.spearmanr(*zip(*known, strict=True)).statistic >= 0.1
+
+
+def test_duplicates_of_small_integers_are_added_without_overflow(backend):
+    places = [0, 0, 0, 1], [0, 0, 0, 1]
+    small = sparse.coo_array((np.full(4, 100, np.int8), places), shape=(2, 2))
+    exact = sparse.csr_array([[300.0, 0], [0, 100]])
+    fitted = [fastnlp.GloVe(3, epochs=2).fit(counts, backend=backend).loss_ for counts in (small, exact)]
+    assert fitted[0] == fitted[1]
+
+
+def test_a_clip_beyond_float32_is_none(counts, backend):
+    fitted = [fastnlp.GloVe(3, epochs=2, grad_clip=clip).fit(counts, backend=backend) for clip in (1e300, None)]
+    assert_array_equal(*(model.vectors for model in fitted))

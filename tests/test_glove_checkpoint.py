@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -199,6 +200,33 @@ def test_damaged(counts, file, tmp_path):
             fastnlp.GloVe.load(file)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"header": "text"},
+        {"header": None},
+        {"header": [1]},
+        {"settings": 5},
+        {"losses": 5},
+        {"position": 5},
+        {"word_bias": np.ones(49, np.float32)},
+        {"context_vectors": np.ones((50, 5))},
+        {"word_vectors_squares": np.ones(50, np.float32)},
+    ],
+)
+def test_a_whole_archive_of_something_else(change, counts, file):
+    model(1).fit(counts, checkpoint=file, backend="reference")
+    arrays = dict(np.load(file))
+    header = json.loads(arrays["header"].tobytes())
+    header = change["header"] if "header" in change else {**header, **{k: v for k, v in change.items() if k in header}}
+    arrays |= {name: array for name, array in change.items() if name in arrays}
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    with open(file, "wb") as opened:
+        np.savez(opened, **arrays)
+    with pytest.raises(ValueError, match=r"glove\.checkpoint is no whole GloVe checkpoint"):
+        model(2).fit(counts, resume=file, backend="reference")
+
+
 def test_a_flipped_byte_is_found_or_without_effect(counts, file):
     fitted = model(1).fit(counts, checkpoint=file, backend="reference")
     whole = file.read_bytes()
@@ -223,9 +251,15 @@ def test_bad_options(counts, file, tmp_path):
         ({"checkpoint": file, "checkpoint_seconds": -1}, ValueError, "checkpoint_seconds must be a positive"),
         ({"resume": True}, ValueError, "resume=True goes on from the file checkpoint"),
         ({"checkpoint": tmp_path / "no" / "file"}, FileNotFoundError, "does not exist"),
+        ({"checkpoint": tmp_path}, IsADirectoryError, "is a folder"),
+        ({"checkpoint": 5}, TypeError, "PathLike"),
+        ({"resume": 5}, TypeError, "PathLike"),
+        ({"progress": True}, TypeError, "progress must be a function"),
     ):
+        bad = model(1)
         with pytest.raises(error, match=message):
-            model(1).fit(counts, backend="reference", **options)
+            bad.fit(counts, backend="reference", **options)
+        assert not hasattr(bad, "loss_")  # before any work
     assert not list(tmp_path.iterdir())
 
 

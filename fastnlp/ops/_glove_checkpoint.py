@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -60,9 +61,11 @@ class Saved(NamedTuple):
                     raise ValueError("of another version")
                 values = {name: archive[name] for name in NAMES}
                 squares = {name: archive[_SQUARES.format(name)] for name in NAMES}
+                _check_arrays(values, squares)
+                header["settings"], header["losses"] = dict(header["settings"]), list(header["losses"])
                 position = Position(**header.pop("position"))
                 return cls(**header, position=position, values=values, squares=squares)
-            except (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
                 raise ValueError(
                     f"{os.fspath(path)} is no whole GloVe checkpoint ({error}): train from the beginning"
                 ) from error
@@ -93,12 +96,23 @@ class Saved(NamedTuple):
             raise ValueError(f"{os.fspath(path)} has {len(self.losses)} epochs: epochs must not be fewer, got {epochs}")
 
 
+def _check_arrays(*groups: dict[str, Array]) -> None:
+    words, dim = groups[0]["word_vectors"].shape
+    for group in groups:
+        for name, array in group.items():
+            shape = (words, dim) if name.endswith("vectors") else (words,)
+            if array.shape != shape or array.dtype != np.float32:
+                raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype.name}")
+
+
 class Checkpoints:
     """When and where checkpoints are written."""
 
     def __init__(self, path: Any, every: int | None, seconds: float | None) -> None:
         if path is None and (every is not None or seconds is not None):
             raise ValueError("checkpoint_every and checkpoint_seconds need checkpoint, the file to write")
+        if path is not None:
+            _check_place(os.fspath(path))
         self.path = path
         self._every = None if every is None else integer("checkpoint_every", every, least=1)
         self._seconds = None if seconds is None else positive("checkpoint_seconds", seconds)
@@ -127,6 +141,17 @@ class Checkpoints:
     def _write(self, saved: Saved) -> None:
         saved.write(self.path)
         self._last = time.monotonic()
+
+
+def _check_place(path: str) -> None:
+    """Raise, before any work, if no file can be written at `path`."""
+    folder = os.path.dirname(os.path.realpath(path))
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "is a folder, checkpoint must be the name of a file", path)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, f"the folder {folder} does not exist, make it first", path)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, f"the folder {folder} is closed to this user, name another", path)
 
 
 def fingerprint(*arrays: Array | None) -> str:

@@ -30,7 +30,7 @@ def checked_counts(counts: Any) -> sparse.csr_array:
         raise ValueError(f"counts must be square, words by words, got shape {counts.shape}")
     if counts.dtype.kind not in "fiu":
         raise TypeError(f"counts must be real numbers, got {counts.dtype.name}")
-    matrix = sparse.csr_array(counts)
+    matrix = sparse.csr_array(counts.astype(np.float64, copy=False))  # small integers would overflow in sums
     try:
         matrix.check_format()  # kernels go where the indices point
     except ValueError as error:
@@ -41,7 +41,6 @@ def checked_counts(counts: Any) -> sparse.csr_array:
         wrong = matrix.data[~(np.isfinite(matrix.data) & (matrix.data > 0))][0]
         remedy = ": call counts.eliminate_zeros() first" if wrong == 0 else ""
         raise ValueError(f"counts must store positive finite numbers, found {wrong}{remedy}")
-    matrix = matrix.astype(np.float64, copy=False)
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()

@@ -50,7 +50,7 @@ class State:
     def limits(self, clip: float) -> Array:
         """Return for each column how large an element of its gradient may be: vectors are clipped, biases not."""
         limits = np.full(self.x.shape[1], np.inf, np.float32)
-        limits[: self.dim] = clip
+        limits[: self.dim] = min(clip, float(np.finfo(np.float32).max))
         return limits
 
     def pull(self, rows: Array, targets: Array, strength: float, rate: float) -> None:

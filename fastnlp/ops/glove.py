@@ -214,8 +214,8 @@ class GloVe:
         Raises
         ------
         TypeError
-            `counts` is not a sparse matrix of real numbers, `vocab` does not hold str, or `initial` or `frozen` is of
-            another kind.
+            `counts` is not a sparse matrix of real numbers, `vocab` does not hold str, or `initial`, `frozen`,
+            `progress` or the name of a file is of another kind.
         ValueError
             `counts` is not square, is empty, or stores a value that is not positive and finite; `vocab` has another
             length or a word twice; `initial` shares no word with it or has vectors of another length; `frozen` names
@@ -228,6 +228,8 @@ class GloVe:
         """
         checkpoints = Checkpoints(checkpoint, checkpoint_every, checkpoint_seconds)
         resumed = _resumed(resume, checkpoint)
+        if progress is not None and not callable(progress):
+            raise TypeError(f"progress must be a function of (done, epochs, loss) or None, got {progress!r}")
         matrix = checked_counts(counts)
         words = checked_words(vocab, matrix.shape[0])
         given = checked_initial(initial, words, matrix.shape[0], self.dim)
@@ -445,4 +447,4 @@ def _resumed(resume: Any, checkpoint: Any) -> Any:
         if checkpoint is None:
             raise ValueError("resume=True goes on from the file checkpoint: give it, or give the file to resume")
         return checkpoint if os.path.exists(checkpoint) else None
-    return None if resume is False or resume is None else resume
+    return None if resume is False or resume is None else os.fspath(resume)
