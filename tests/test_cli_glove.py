@@ -59,7 +59,7 @@ def text(tmp_path):
 @pytest.fixture
 def vectors(text, tmp_path):
     path = tmp_path / "v.txt"
-    succeeds(text, "-o", path, "--dim", 8, "--window", 5, "--epochs", 30)
+    succeeds(text, "-o", path, "--dim", 8, "--window", 5, "--epochs", 100)
     return path
 
 
@@ -102,6 +102,7 @@ def test_a_budget_changes_no_byte(text, tmp_path):
 @pytest.mark.parametrize("size", ["much", "-1", "1KB"])
 def test_a_bad_budget(size, text, tmp_path):
     assert "memory" in fails(text, "-o", tmp_path / "v.txt", *SMALL, "--memory", size)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
 def test_standard_input_and_packed_files_and_wildcards(text, tmp_path):
@@ -174,9 +175,12 @@ def test_training_from_given_vectors(text, vectors, tmp_path):
     succeeds("vocab", text, "-o", vocab)
     succeeds("count", text, "--vocab", vocab, "-o", counts, "--window", 5)
     train = ("train", counts, "--vocab", vocab, "-o", warm, "--dim", 8, "--epochs", 1)
-    cold = float(succeeds(*train).stdout.rpartition("loss ")[2])
-    started = float(succeeds(*train, "--initial", vectors, "--pull", 0.1).stdout.rpartition("loss ")[2])
-    assert started < cold
+    given = fastnlp.KeyedVectors.load(vectors)
+    off = []
+    for options in ((), ("--initial", vectors), ("--initial", vectors, "--pull", 100)):
+        succeeds(*train, *options)
+        off.append(np.abs(fastnlp.KeyedVectors.load(warm).vectors - given.vectors).mean())
+    assert off[2] < off[1] / 2 < off[0] / 2
     assert "--initial" in fails(*train, "--pull", 1)
 
 
@@ -257,3 +261,62 @@ def test_ctrl_c_keeps_what_was_trained(text, tmp_path):
     for path in (resumed, unbroken):
         succeeds(text, "-o", path, "--dim", 8, "--epochs", done + 2, *(["--resume"] if path == resumed else []))
     assert resumed.read_bytes() == unbroken.read_bytes()
+
+
+def test_vectors_that_cannot_be_saved_are_kept_in_the_checkpoint(text, tmp_path, monkeypatch):
+    whole, output = tmp_path / "whole.txt", tmp_path / "v.txt"
+    succeeds(text, "-o", whole, *SMALL)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", str(output))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fastnlp.GloVe, "save", full)
+        assert "No space left" in fails(text, "-o", output, *SMALL)
+    assert not output.exists()
+    succeeds(text, "-o", output, *SMALL, "--resume")
+    assert output.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "v.txt.checkpoint").exists()
+
+
+def test_what_is_read_is_not_overwritten(text, tmp_path):
+    vocab, counts, vectors = tmp_path / "vocab.bin", tmp_path / "counts.bin", tmp_path / "v.txt"
+    succeeds("vocab", text, "-o", vocab)
+    succeeds("count", text, "--vocab", vocab, "-o", counts)
+    train = ("train", counts, "--vocab", vocab, "-o", vectors, "--dim", 2, "--epochs", 1)
+    succeeds(*train)
+    assert "would be overwritten" in fails("count", text, "--vocab", vocab, "-o", vocab)
+    assert "would be overwritten" in fails(*train, "--initial", vectors)
+    assert "--report" in fails(text, "-o", vectors, "--report", vectors)
+
+
+def test_a_folder_of_counts_may_be_counted_anew_but_nothing_else_is_replaced(text, tmp_path):
+    vocab, counts, other = tmp_path / "vocab.txt", tmp_path / "counts", tmp_path / "other"
+    succeeds("vocab", text, "-o", vocab)
+    for _ in range(2):
+        succeeds("count", text, "--vocab", vocab, "-o", counts)
+    other.mkdir()
+    (other / "thesis").touch()
+    assert "holds no counts" in fails("count", text, "--vocab", vocab, "-o", other)
+    result = run("count", text, "--vocab", vocab, "-o", tmp_path / "counts.txt")
+    assert "must end in .bin" in result.stderr
+    assert "reading" not in result.stderr  # before any work
+    assert (other / "thesis").exists()
+
+
+def test_nothing_covered_is_a_dash(vectors, tmp_path):
+    pairs, analogies = tmp_path / "pairs.txt", tmp_path / "analogies.txt"
+    pairs.write_text("king queen 9\nman woman 8\n", encoding="utf-8")
+    analogies.write_text(": family\nking queen man woman\n", encoding="utf-8")
+    shown = succeeds("eval", vectors, pairs, analogies).stdout
+    assert "nan" not in shown
+    assert "0 of 2" in shown
+
+
+def test_defaults_are_those_of_the_library(text, tmp_path, monkeypatch):
+    seen = []
+    fit = fastnlp.GloVe.fit
+    monkeypatch.setattr(fastnlp.GloVe, "fit", lambda self, *a, **k: (seen.append(self), fit(self, *a, **k))[1])
+    succeeds(text, "-o", tmp_path / "v.txt", *SMALL)
+    default = fastnlp.GloVe()
+    assert all(getattr(seen[0], name) == getattr(default, name) for name in ("alpha", "lr", "bias_lr", "seed"))

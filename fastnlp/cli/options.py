@@ -69,7 +69,7 @@ _DECLARED: dict[str, dict[str, Any]] = {
         "help": "Smaller counts have the weight (count / x_max) ** alpha.",
     },
     "lr": {"type": _ABOVE_ZERO, "default": 0.05, "help": "The learning rate."},
-    "bias_lr": {"type": _ABOVE_ZERO, "help": "That of the biases; default: --lr. The original program's is 1."},
+    "bias_lr": {"type": _ABOVE_ZERO, "default": 1.0, "help": "That of the biases; the paper's is --lr."},
     "epochs": {"type": _POSITIVE, "default": 15, "help": "How often each count is trained on."},
     "seed": {"type": click.IntRange(min=0), "default": 0, "help": "The same seed gives the same result."},
     "threads": {"type": _POSITIVE, "help": "Threads to run on; default: the CPUs. Results do not depend on it."},

@@ -46,14 +46,23 @@ def check_files(files: Sequence[str | Path]) -> None:
         reading.check(file)
 
 
-def check_writable(path: str, read: Sequence[str | Path] | str = ()) -> None:
-    """Raise, before any work, if a file cannot be written at `path`, or is one of those that are `read`."""
+def check_writable(path: str, read: Sequence[str | Path] | str = (), *, folder: bool = False) -> None:
+    """Raise, before any work, if a file cannot be written at `path`, or is one of those that are `read`.
+
+    A `folder` that is there may be replaced, if that is to be written.
+    """
     if read != STANDARD_INPUT and any(os.path.exists(path) and os.path.samefile(path, file) for file in read):
         raise click.ClickException(f"{path} would be overwritten, and it is what is read: name another output")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise click.ClickException(f"{path} cannot be written: the folder {folder} does not exist, make it first")
-    if not os.path.basename(path) or os.path.isdir(path):
+    parent = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(parent):
+        raise click.ClickException(f"{path} cannot be written: the folder {parent} does not exist, make it first")
+    if not os.path.basename(path) or (os.path.isdir(path) and not folder):
         raise click.ClickException(f"{path!r} cannot be written: it is a folder or has no name, name a file")
-    if not os.access(folder, os.W_OK):
-        raise click.ClickException(f"{path} cannot be written: the folder {folder} is closed to this user")
+    if not os.access(parent, os.W_OK):
+        raise click.ClickException(f"{path} cannot be written: the folder {parent} is closed to this user")
+
+
+def check_distinct(output: str, report: str) -> None:
+    """Raise if both are to be written to one file."""
+    if os.path.realpath(output) == os.path.realpath(report):
+        raise click.ClickException(f"{output} is to hold the vectors, not the report: name another file for --report")

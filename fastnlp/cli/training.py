@@ -80,7 +80,7 @@ def trained(
     stages
         Shows the progress: the loss, counts a second, the time left.
     checkpoint
-        A file in which what was trained is kept on the way; removed at the end.
+        A file in which what was trained is kept; to be removed when the vectors are written.
     fitting
         Further arguments of `GloVe.fit`.
     """
@@ -109,9 +109,14 @@ def trained(
             if checkpoint is not None and os.path.exists(checkpoint):
                 click.echo(f"fastnlp: what was trained is in {checkpoint}, --resume goes on from there", err=True)
             raise
-    if checkpoint is not None and os.path.exists(checkpoint):
-        os.unlink(checkpoint)
     return model
+
+
+def save(model: GloVe, output: str, written: str, checkpoint: str, stages: Stages) -> None:
+    """Write the vectors, and only then remove the checkpoint."""
+    with stages.stage("saving"):
+        model.save(output, format=written)
+    os.unlink(checkpoint)
 
 
 @contextmanager

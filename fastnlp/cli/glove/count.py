@@ -30,9 +30,12 @@ def count(text: tuple[str, ...], vocabulary: str, output: str, **given: Any) -> 
     from fastnlp.cli import paths, training
     from fastnlp.cli.console import Stages, use_threads
     from fastnlp.text import load_cooccurrences
+    from fastnlp.text.cooccurrence_files import check_place, is_records
 
     files = paths.text_files(text)
-    paths.check_writable(output, files)
+    paths.check_writable(output, files, folder=not is_records(output))
+    paths.check_writable(output, [vocabulary], folder=not is_records(output))
+    check_place(output)
     words = Vocabulary.load(
         vocabulary, tokenizer=given["tokenizer"], lower=given["lower"], normalize=given["normalize"]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import isnan
 from typing import Any
 
 import click
@@ -42,7 +43,7 @@ def evaluate(vectors: str, sets: tuple[str, ...], method: str) -> None:
         else:
             pairs.append((file, evaluate_similarity(loaded, file)))
     if pairs:
-        lines = [(_name(file), f"{100 * r.spearman:.1f}", f"{r.covered:,} of {r.pairs:,}") for file, r in pairs]
+        lines = [(_name(file), _or_dash(100 * r.spearman, ".1f"), f"{r.covered:,} of {r.pairs:,}") for file, r in pairs]
         print_table([("", "Spearman x 100", "pairs covered"), *lines], title="Word similarity", numeric=(1, 2))
     for file, result in analogies:
         print_table(
@@ -54,6 +55,10 @@ def _name(file: str) -> str:
     return os.path.splitext(os.path.basename(file))[0]
 
 
+def _or_dash(figure: float, form: str) -> str:
+    return "-" if isnan(figure) else format(figure, form)  # nothing was covered
+
+
 def _rows(result: Any) -> list[tuple[str, str, str]]:
     parts = [*result.sections, result.semantic, result.syntactic, result.total]
-    return [(part.name, f"{part.accuracy:.1%}", f"{part.covered:,} of {part.questions:,}") for part in parts]
+    return [(part.name, _or_dash(part.accuracy, ".1%"), f"{part.covered:,} of {part.questions:,}") for part in parts]

@@ -32,7 +32,7 @@ def train(counts: str, vocabulary: str, output: str, initial: str | None, pull: 
     from fastnlp.text import load_cooccurrences
     from fastnlp.text.vector_files import format_to_write
 
-    paths.check_writable(output, [counts, vocabulary])
+    paths.check_writable(output, [counts, vocabulary, *([initial] if initial else [])])
     written = format_to_write(output, given["format"])
     checkpoint = f"{output}.checkpoint"
     training.resumed(checkpoint, given["resume"])
@@ -49,6 +49,5 @@ def train(counts: str, vocabulary: str, output: str, initial: str | None, pull: 
     elif pull:
         raise click.ClickException("--pull draws vectors to the initial ones: name them by --initial")
     model = training.trained(matrix, words, given, stages, checkpoint=checkpoint, **fitting)
-    with stages.stage("saving"):
-        model.save(output, format=written)
+    training.save(model, output, written, checkpoint, stages)
     click.echo(f"{output}: {len(words):,} words, {model.dim} features, loss {model.loss_[-1]:.5f}")

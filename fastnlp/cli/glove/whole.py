@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,6 +43,7 @@ def whole(text: tuple[str, ...], output: str, **given: Any) -> None:
     written = format_to_write(output, given["format"])
     if given["report"]:
         paths.check_writable(given["report"], files)
+        paths.check_distinct(output, given["report"])
     checkpoint = f"{output}.checkpoint"
     training.resumed(checkpoint, given["resume"])
     use_threads(given["threads"])
@@ -51,10 +53,14 @@ def whole(text: tuple[str, ...], output: str, **given: Any) -> None:
     where = {"out": f"{on_disk}/counts.csr", "spill": f"{on_disk}/runs"} if on_disk else {}
     if on_disk:
         os.makedirs(on_disk, exist_ok=True)
-    counts = training.counts_of(corpus, given, stages, **where)
+    try:
+        counts = training.counts_of(corpus, given, stages, **where)
+    finally:
+        if on_disk:
+            with suppress(OSError):  # it holds something: the counts, or what is left to go on from
+                os.rmdir(on_disk)
     model = training.trained(counts, corpus.vocab, given, stages, checkpoint=checkpoint)
-    with stages.stage("saving"):
-        model.save(output, format=written)
+    training.save(model, output, written, checkpoint, stages)
     entries = counts.nnz
     if on_disk:
         del counts
