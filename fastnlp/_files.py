@@ -103,6 +103,8 @@ def atomic_folder(path: str | os.PathLike[str], *, lasting: bool = True) -> Iter
     """
     from shutil import rmtree
 
+    if not os.fspath(path):  # abspath would make the working directory of it
+        raise FileNotFoundError(errno.ENOENT, "the name of a folder is wanted, got none", "")
     name = os.path.abspath(os.fspath(path))
     if not os.path.isdir(os.path.dirname(name)):
         message = f"the folder {os.path.dirname(name)} does not exist, make it first"
@@ -120,8 +122,9 @@ def atomic_folder(path: str | os.PathLike[str], *, lasting: bool = True) -> Iter
         rmtree(f"{temporary}.old", ignore_errors=True)
     except BaseException as error:
         rmtree(temporary, ignore_errors=True)
-        if os.path.exists(f"{temporary}.old") and not os.path.exists(name):
+        if not os.path.lexists(name) and os.path.lexists(f"{temporary}.old"):
             os.rename(f"{temporary}.old", name)
+        rmtree(f"{temporary}.old", ignore_errors=True)
         if isinstance(error, OSError) and (error.filename is None or str(error.filename).startswith(temporary)):
             raise _naming(name, error) from error
         raise

@@ -314,6 +314,9 @@ def test_progress_is_told(backend, rng, monkeypatch):
     assert len(told) > 5
     assert told == sorted(told)
     assert told[-1] == (20_000, 20_000)
+    ids[::3] = -1
+    fastnlp.cooccurrence(ids, vocab_size=500, oov="gap", rows=[4], progress=lambda *now: told.append(now))
+    assert told[-1] == (20_000, 20_000)  # places that no row was counted for, too
 
 
 @pytest.mark.parametrize(

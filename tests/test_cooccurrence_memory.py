@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -72,6 +73,11 @@ def test_threads_make_no_difference(cut, text):
             assert_same_bits(fastnlp.cooccurrence(ids, **options), whole)
     finally:
         fastnlp.set_num_threads(before)
+
+
+def test_a_budget_beyond_all_memory(text):
+    ids, options = text
+    assert_same_bits(fastnlp.cooccurrence(ids, memory="9" * 400, **options), fastnlp.cooccurrence(ids, **options))
 
 
 def test_a_budget_cuts_the_text(text, monkeypatch):
@@ -173,6 +179,42 @@ def test_runs_of_something_else_are_refused(text, cut, tmp_path):
     with pytest.raises(ValueError, match="is not empty and holds no runs"):
         fastnlp.cooccurrence(ids, spill=tmp_path / "mine", **options)
     assert os.listdir(tmp_path / "mine") == ["thesis"]
+
+
+@pytest.mark.parametrize("name", ["starts.npy", "columns.i4", "counts.u8", "check"])
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: data[:-1], lambda data: data[:-2] + b"\xff\x7f", None]
+)
+def test_a_damaged_run_is_counted_again(name, damage, text, cut, tmp_path):
+    ids, options = text
+    cut(12_000)
+    options |= {"spill": tmp_path}
+    whole = fastnlp.cooccurrence(ids, **options)
+    path = tmp_path / "run-00001" / name
+    path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
+    assert_same_bits(fastnlp.cooccurrence(ids, **options), whole)
+
+
+def test_what_killed_calls_left_among_the_runs_goes(text, cut, tmp_path):
+    ids, options = text
+    cut(12_000)
+    for _ in range(2):  # before there are runs, and beside them
+        (tmp_path / ".00.tmp").mkdir()
+        (tmp_path / ".00.tmp/columns.i4").write_bytes(b"half")
+        (tmp_path / ".11.tmp").write_bytes(b"half")
+        fastnlp.cooccurrence(ids, spill=tmp_path, **options)
+        assert sorted(os.listdir(tmp_path)) == ["run-00000", "run-00001", "runs.json"]
+
+
+@pytest.mark.parametrize("places", [0, -3, None, "x", 2.5])
+def test_runs_of_damaged_places_are_refused(places, text, cut, tmp_path):
+    ids, options = text
+    cut(12_000)
+    fastnlp.cooccurrence(ids, spill=tmp_path, **options)
+    about = json.loads((tmp_path / "runs.json").read_text())
+    (tmp_path / "runs.json").write_text(json.dumps(about | {"places": places}))
+    with pytest.raises(ValueError, match=r"runs\.json is damaged: delete the folder"):
+        fastnlp.cooccurrence(ids, spill=tmp_path, **options)
 
 
 KILLED = """

@@ -6,12 +6,13 @@ import errno
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
 import fastnlp
 from fastnlp import build_vocab
-from fastnlp._files import atomic_write
+from fastnlp._files import atomic_folder, atomic_write
 from tests.texts import TEXT, text_file
 
 
@@ -74,3 +75,35 @@ def test_nothing_heavy_is_imported():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
     assert fastnlp.build_vocab is build_vocab
+
+
+def test_a_folder_without_a_name_is_not_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text_file(tmp_path)
+    with pytest.raises(FileNotFoundError, match="the name of a folder is wanted"), atomic_folder(""):
+        pass
+    with pytest.raises(FileNotFoundError, match="the name of a folder is wanted"):
+        fastnlp.cooccurrence([0, 1], vocab_size=2, out="")
+    with pytest.raises(FileNotFoundError, match="the name of a folder is wanted"):
+        fastnlp.build_corpus(["a b a b"], min_count=1).save("")
+    assert os.listdir(tmp_path) == ["text.txt"]
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_an_interruption_between_two_names_leaves_one_folder(tmp_path, monkeypatch, step):
+    rename, done = os.rename, []
+
+    def interrupted(*names):
+        rename(*names)
+        done.append(names)
+        if len(done) == step:
+            raise KeyboardInterrupt
+
+    for text in ("old", "new"):
+        if text == "new":
+            monkeypatch.setattr(os, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt) if text == "new" else nullcontext(), atomic_folder(tmp_path / "a") as new:
+            with open(os.path.join(new, "text"), "w") as file:
+                file.write(text)
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a/text").read_text() == ("old" if step == 1 else "new")

@@ -13,6 +13,7 @@ _MOST = 1 << 31  # places of a part: positions in it are 32 bits
 _LEAST = 1 << 16
 _SCRATCH = 1 << 21  # entries that are counted before they are moved to the result
 _LOADED = 76_000_000  # bytes: compiled kernels, SciPy, threads, and what the allocator keeps
+_ENDLESS = 2.0**64
 _RECORD = 24  # bytes an entry takes on its way to a file
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -104,5 +105,5 @@ def bytes_of(memory: int | str | None) -> int | None:
         found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?I?)B?\s*", memory.upper())
         if found is None or found[2] not in _UNITS:
             raise ValueError(f"memory must be bytes or a size such as '256MB' or '1.5GiB', got {memory!r}")
-        memory = int(float(found[1]) * _UNITS[found[2]])
+        memory = int(min(float(found[1]), _ENDLESS) * _UNITS[found[2]])
     return integer("memory", memory, least=1, most=None)

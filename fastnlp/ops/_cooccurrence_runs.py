@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from fastnlp._arrays import Array
+from fastnlp._checks import integer
 from fastnlp._files import atomic_folder, atomic_write
 from fastnlp.ops._cooccurrence_buffers import Buffer
 from fastnlp.ops._cooccurrence_rows import Batch, Question
 from fastnlp.ops._cooccurrence_text import Text
 
 _KIND, _ABOUT = "fastnlp co-occurrence runs", "runs.json"
-_COLUMNS, _COUNTS, _STARTS = "columns.i4", "counts.u8", "starts.npy"
+_COLUMNS, _COUNTS, _STARTS, _CHECK = "columns.i4", "counts.u8", "starts.npy", "check"
+_PIECE = 1 << 20  # bytes that are read at once
 
 
 class Run:
@@ -27,13 +29,6 @@ class Run:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self.starts: Array = np.load(os.path.join(folder, _STARTS))
-
-    @property
-    def whole(self) -> bool:
-        """Whether the files hold what they should."""
-        n = int(self.starts[-1])
-        sizes = {_COLUMNS: 4 * n, _COUNTS: 8 * n}
-        return all(os.path.getsize(os.path.join(self._folder, name)) == size for name, size in sizes.items())
 
     def read(self, begin: int, end: int, columns: Array, counts: Array) -> None:
         """Write the entries in [begin, end) to `columns` and `counts`."""
@@ -71,30 +66,34 @@ class Runs:
             try:
                 with open(path, encoding="utf-8") as file:
                     there = json.load(file)
-                there_places = there.pop("places")
-            except (ValueError, KeyError, AttributeError) as error:
+                there_places = integer("places", there.pop("places"), least=1)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"spill: {path} is damaged: delete the folder") from error
             if there != about:
                 raise ValueError(
                     f"spill: the runs in {self._folder} are of another text or of other options: delete the folder or "
                     "give another one"
                 )
+            self._clear(runs=there_places > places)
             if there_places <= places:
-                return int(there_places)
-            self._clear()
-        elif os.listdir(self._folder):
+                return there_places
+        elif not all(map(_is_unfinished, os.listdir(self._folder))):
             raise ValueError(f"spill: {self._folder} is not empty and holds no runs: give another folder")
+        else:
+            self._clear(runs=False)
         with atomic_write(path) as file:
             file.write(json.dumps({**about, "places": places}).encode())
         return places
 
     def find(self, part: int) -> Run | None:
-        """Return the run of a part if it was finished."""
+        """Return the run of a part if it was finished, and holds what was written: another could lead kernels astray."""
+        name = self._name(part)
         try:
-            run = Run(self._name(part))
-            return run if run.whole else None
-        except (OSError, ValueError):
+            with open(os.path.join(name, _CHECK), "rb") as file:
+                whole = file.read() == _checksum(name)
+        except OSError:
             return None
+        return Run(name) if whole else None
 
     def write(self, part: int, batches: Iterable[Batch]) -> Run:
         """Write the rows of a part; the run is there when it is whole."""
@@ -114,17 +113,21 @@ class Runs:
                     _write(counts_file, counts)
                     sizes.append(batch.sizes.copy())
             np.save(os.path.join(folder, _STARTS), np.cumsum(np.concatenate(sizes)))
+            if self._lasting:
+                with open(os.path.join(folder, _CHECK), "wb") as file:
+                    file.write(_checksum(folder))
         return Run(name)
 
     def _name(self, part: int) -> str:
         return os.path.join(self._folder, f"run-{part:05d}")
 
-    def _clear(self) -> None:
+    def _clear(self, *, runs: bool) -> None:
+        """Remove what calls that were killed have left, and the runs if they are of no use."""
         from shutil import rmtree
 
         for entry in os.scandir(self._folder):
-            if entry.name.startswith("run-"):
-                rmtree(entry.path)
+            if _is_unfinished(entry.name) or (runs and entry.name.startswith("run-")):
+                rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
 
 
 @contextmanager
@@ -139,6 +142,23 @@ def folder_of_runs(spill: str | os.PathLike[str] | None, out: str | os.PathLike[
     beside = None if out is None else os.path.dirname(os.path.abspath(os.fspath(out)))
     with TemporaryDirectory(prefix=".fastnlp-", dir=beside) as folder:
         yield Runs(folder, lasting=False)
+
+
+def _is_unfinished(name: str) -> bool:
+    """Tell whether `atomic_write` or `atomic_folder` made a name for what is not yet whole."""
+    return name.startswith(".") and name.endswith((".tmp", ".tmp.old"))
+
+
+def _checksum(folder: str) -> bytes:
+    """Return a checksum of the files of a run."""
+    from zlib import crc32
+
+    check = 0
+    for name in (_STARTS, _COLUMNS, _COUNTS):
+        with open(os.path.join(folder, name), "rb", buffering=0) as file:
+            while piece := file.read(_PIECE):
+                check = crc32(piece, check)
+    return b"%08x" % check
 
 
 def _write(file: Any, array: Array) -> None:

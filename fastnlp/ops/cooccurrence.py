@@ -190,6 +190,7 @@ def _batches(
 
     if plan.parts == 1:
         yield from count_rows(kernels, text, 0, text.size, question, plan.scratch, seen)
+        seen(total)  # gaps, and words without a row, are done as well
         return
     runs = stack.enter_context(folder_of_runs(spill, out))
     places = runs.agree(text, question, plan.places)
