@@ -241,6 +241,11 @@ def test_bad_arguments_are_one_line(arguments, says, text, monkeypatch):
     assert [path.name for path in text.parent.iterdir()] == ["text.txt"]
 
 
+def test_a_bad_setting_is_told_before_the_text_is_read(text, tmp_path):
+    result = run(text, "-o", tmp_path / "v.txt", "--lr", "nan")
+    assert result.stderr.strip() == "fastnlp: lr must be a positive finite number, got nan"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="cannot fork: no signals of POSIX here")
 def test_ctrl_c_keeps_what_was_trained(text, tmp_path):
     output = tmp_path / "v.txt"

@@ -60,6 +60,13 @@ def check_counts(counts: sparse.csr_array) -> None:
         raise ValueError("no two words of the vocabulary stand near each other: give more text, or lower --min-count")
 
 
+def model_of(given: Mapping[str, Any]) -> GloVe:
+    """Return the `GloVe` that a command's arguments ask for; it raises for those that are no good (``--lr nan``)."""
+    from fastnlp import GloVe
+
+    return GloVe(**take(given, MODEL))
+
+
 def trained(
     counts: sparse.csr_array,
     vocab: Vocabulary,
@@ -84,10 +91,8 @@ def trained(
     fitting
         Further arguments of `GloVe.fit`.
     """
-    from fastnlp import GloVe
-
     check_counts(counts)
-    model = GloVe(**take(given, MODEL))
+    model = model_of(given)
     if checkpoint is not None:
         fitting |= {"checkpoint": checkpoint, "checkpoint_seconds": 60 * given["checkpoint_every"]}
         fitting["resume"] = resumed(checkpoint, given["resume"])

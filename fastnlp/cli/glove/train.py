@@ -34,6 +34,7 @@ def train(counts: str, vocabulary: str, output: str, initial: str | None, pull: 
 
     paths.check_writable(output, [counts, vocabulary, *([initial] if initial else [])])
     written = format_to_write(output, given["format"])
+    training.model_of(given)  # before any work
     checkpoint = f"{output}.checkpoint"
     training.resumed(checkpoint, given["resume"])
     use_threads(given["threads"])

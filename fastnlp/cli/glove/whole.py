@@ -44,6 +44,7 @@ def whole(text: tuple[str, ...], output: str, **given: Any) -> None:
     if given["report"]:
         paths.check_writable(given["report"], files)
         paths.check_distinct(output, given["report"])
+    training.model_of(given)  # before any work
     checkpoint = f"{output}.checkpoint"
     training.resumed(checkpoint, given["resume"])
     use_threads(given["threads"])
