@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from math import lcm
@@ -113,6 +114,40 @@ def test_saved_counts_come_back(text, tmp_path):
     loaded = fastnlp.CooccurrenceCounts.load(tmp_path / "a.counts")
     assert_same_bits(loaded.matrix(), counts.matrix())
     assert_same_bits((loaded + counts).matrix(), (counts + counts).matrix())
+
+
+def test_any_damage_is_one_error(text, rng, tmp_path):
+    path = tmp_path / "a.counts"
+    ids, _, common = text
+    counts = fastnlp.cooccurrence(ids[:50], format="counts", **{**common, "boundaries": None})
+    counts.save(path)
+    whole = path.read_bytes()
+    for _ in range(300):
+        broken = bytearray(whole)
+        broken[rng.integers(len(whole))] = rng.integers(256)
+        path.write_bytes(broken)
+        with suppress(ValueError):  # no other
+            loaded = fastnlp.CooccurrenceCounts.load(path)
+            assert_same_bits(loaded.matrix(), counts.matrix())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"words": np.full(50, 99)},
+        {"weights": np.ones(3)},
+        {"divisor": 0.0},
+        {"indptr": np.arange(1, 52)},
+        {"width": -1},
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(change, tmp_path):
+    counts = fastnlp.cooccurrence(np.arange(50), vocab_size=50, window=2, format="counts")
+    counts.save(tmp_path / "a.counts")
+    with np.load(tmp_path / "a.counts") as stored, (tmp_path / "b.counts").open("wb") as file:
+        np.savez(file, **{**stored, **change})
+    with pytest.raises(ValueError, match="do not fit together"):
+        fastnlp.CooccurrenceCounts.load(tmp_path / "b.counts")
 
 
 def test_files_that_hold_no_counts_are_refused(text, tmp_path):

@@ -139,7 +139,7 @@ def test_cut_and_foreign_files_are_refused(counted, tmp_path):
         load_cooccurrences(path, format="upper")
 
 
-@pytest.mark.parametrize("damage", ["about", "version", "indices", "indptr", "data"])
+@pytest.mark.parametrize("damage", ["about", "version", "dtype", "empty", "indices", "indptr", "data"])
 def test_damaged_folders_are_refused(damage, counted, tmp_path):
     folder = tmp_path / "a"
     save_cooccurrences(folder, counted[2])
@@ -148,6 +148,10 @@ def test_damaged_folders_are_refused(damage, counted, tmp_path):
     elif damage == "version":
         about = json.loads((folder / "cooccurrence.json").read_text())
         (folder / "cooccurrence.json").write_text(json.dumps({**about, "version": 2}))
+    elif damage == "dtype":
+        np.save(folder / "data.npy", np.load(folder / "data.npy").astype(np.int64))
+    elif damage == "empty":
+        (folder / "indptr.npy").write_bytes(b"")
     elif damage == "indptr":
         np.save(folder / "indptr.npy", np.arange(3))
     else:
@@ -235,3 +239,9 @@ def test_the_original_programs_file(corpus_file, tmp_path):
     assert loaded.nnz == len(whole) // 16
     save_cooccurrences(tmp_path / "a.bin", loaded)
     assert (tmp_path / "a.bin").read_bytes() == whole
+
+
+def test_complex_counts_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="counts must be real numbers, got complex128"):
+        save_cooccurrences(tmp_path / "a.bin", sparse.csr_array(np.ones((2, 2)) * 1j))
+    assert not list(tmp_path.iterdir())

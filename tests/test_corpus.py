@@ -210,9 +210,10 @@ def test_places_where_no_corpus_is_saved_or_found(tmp_path):
     corpus.save(tmp_path / "corpus")
     for name in sorted(os.listdir(tmp_path / "corpus")):
         whole = (tmp_path / "corpus" / name).read_bytes()
-        (tmp_path / "corpus" / name).write_bytes(whole[:-3])
-        with pytest.raises(ValueError, match="corpus is no saved corpus, or is damaged"):
-            Corpus.load(tmp_path / "corpus")
+        for damaged in (whole[:-3], b"", b"[1]"):
+            (tmp_path / "corpus" / name).write_bytes(damaged)
+            with pytest.raises(ValueError, match="corpus is no saved corpus, or is damaged"):
+                Corpus.load(tmp_path / "corpus")
         (tmp_path / "corpus" / name).write_bytes(whole)
     assert sorted(os.listdir(tmp_path)) == ["corpus", "mine"]
 

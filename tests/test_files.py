@@ -6,7 +6,7 @@ import errno
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -99,11 +99,10 @@ def test_an_interruption_between_two_names_leaves_one_folder(tmp_path, monkeypat
         if len(done) == step:
             raise KeyboardInterrupt
 
-    for text in ("old", "new"):
-        if text == "new":
-            monkeypatch.setattr(os, "rename", interrupted)
-        with pytest.raises(KeyboardInterrupt) if text == "new" else nullcontext(), atomic_folder(tmp_path / "a") as new:
-            with open(os.path.join(new, "text"), "w") as file:
-                file.write(text)
+    with atomic_folder(tmp_path / "a") as folder:
+        Path(folder, "text").write_text("old")
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "a") as folder:
+        Path(folder, "text").write_text("new")
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a/text").read_text() == ("old" if step == 1 else "new")

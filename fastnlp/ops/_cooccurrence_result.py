@@ -154,8 +154,6 @@ class CooccurrenceCounts:
         ValueError
             It holds no counts, or is damaged.
         """
-        from zipfile import BadZipFile
-
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 fields = {name: stored[name] for name in stored.files}
@@ -164,15 +162,21 @@ class CooccurrenceCounts:
             question = Question(window, fields["weights"], left, right, False, fields["words"], width)
             arrays = [fields[name] for name in ("indptr", "indices", "counts")]
             divisor = float(fields["divisor"])
-        except (BadZipFile, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # NumPy, zipfile and zlib have errors of their own
             raise ValueError(f"{os.fspath(path)} holds no co-occurrence counts, or is damaged: {error}") from error
         indptr, indices, counts = arrays
         if (
-            [x.dtype for x in arrays] != [np.int64, np.int32, np.uint64]
+            [x.dtype for x in (*arrays, question.words, question.weights)]
+            != [np.int64, np.int32, np.uint64, np.int64, np.uint64]
+            or any(x.ndim != 1 for x in (*arrays, question.words, question.weights))
+            or not divisor > 0
             or indptr.size != question.rows + 1
+            or indptr[0] != 0
             or not indices.size == counts.size == indptr[-1]
             or (np.diff(indptr) < 0).any()
-            or (indices.size and not (indices.min() >= 0 and indices.max() < question.width))
+            or any(x.size and not (x.min() >= 0 and x.max() < question.width) for x in (indices, question.words))
         ):
             raise ValueError(f"{os.fspath(path)} holds counts that do not fit together: make it anew")
         return cls(indptr, indices, counts, question, divisor)

@@ -86,7 +86,7 @@ class Runs:
         return places
 
     def find(self, part: int) -> Run | None:
-        """Return the run of a part if it was finished, and holds what was written: another could lead kernels astray."""
+        """Return the run of a part if it was finished and holds what was written; another could lead kernels astray."""
         name = self._name(part)
         try:
             with open(os.path.join(name, _CHECK), "rb") as file:

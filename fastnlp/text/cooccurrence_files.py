@@ -274,9 +274,11 @@ def _mapped(folder: str, vocab_size: int | None) -> sparse.csr_array:
             np.load(os.path.join(folder, f"{part}.npy"), mmap_mode="r" if about["nnz"] else None)
             for part in ("indices", "data")
         )
-        if indptr.shape != (rows + 1,) or not indices.size == data.size == indptr[-1] == about["nnz"]:
+        dtypes = indptr.dtype.kind, indices.dtype.kind, data.dtype
+        sizes = {indices.size, data.size, int(indptr[-1]), about["nnz"]}
+        if dtypes != ("i", "i", np.float64) or indptr.shape != (rows + 1,) or len(sizes) > 1:
             raise ValueError("its arrays do not fit together")
-    except (ValueError, KeyError, TypeError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, EOFError) as error:
         raise ValueError(f"{folder} is no whole folder of co-occurrence counts: {error}") from error
     if vocab_size is not None and vocab_size != width:
         raise ValueError(f"vocab_size is {vocab_size}, but {folder} holds counts of {width} words")
@@ -317,6 +319,8 @@ def save_cooccurrences(path: PathLike, counts: Any) -> None:
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()
+    if matrix.dtype.kind not in "fiu":
+        raise TypeError(f"counts must be real numbers, got {matrix.dtype.name}: convert them with .astype(np.float64)")
     data = np.asarray(matrix.data, np.float64)
     wrong = ~((data > 0) & np.isfinite(data))
     if wrong.any():

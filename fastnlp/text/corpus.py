@@ -156,7 +156,7 @@ class Corpus:
             vocab = Vocabulary(saved.words, saved.counts, **facts)
             lines = None if np.array_equal(offsets, sentences) else np.array(sentences)
             return cls(ids, np.array(offsets), vocab, n_oov, sentences=lines)
-        except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, EOFError, FileNotFoundError) as error:
             raise ValueError(f"{name} is no saved corpus, or is damaged ({error}): save it again") from error
 
     def __len__(self) -> int:
