@@ -99,6 +99,14 @@ def test_a_budget_changes_no_byte(text, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "first.txt", "second.txt"}
 
 
+def test_only_what_was_written_for_the_budget_is_removed(text, tmp_path):
+    folder = tmp_path / "v.txt.counts"
+    folder.mkdir()
+    (folder / "thesis").touch()
+    succeeds(text, "-o", tmp_path / "v.txt", *SMALL, "--memory", "256MB")
+    assert [path.name for path in folder.iterdir()] == ["thesis"]
+
+
 @pytest.mark.parametrize("size", ["much", "-1", "1KB"])
 def test_a_bad_budget(size, text, tmp_path):
     assert "memory" in fails(text, "-o", tmp_path / "v.txt", *SMALL, "--memory", size)

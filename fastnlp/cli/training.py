@@ -121,7 +121,7 @@ def save(model: GloVe, output: str, written: str, checkpoint: str, stages: Stage
     """Write the vectors, and only then remove the checkpoint."""
     with stages.stage("saving"):
         model.save(output, format=written)
-    os.unlink(checkpoint)
+        os.unlink(checkpoint)
 
 
 @contextmanager

@@ -65,7 +65,10 @@ def whole(text: tuple[str, ...], output: str, **given: Any) -> None:
     entries = counts.nnz
     if on_disk:
         del counts
-        shutil.rmtree(on_disk)
+        for ours in where.values():
+            shutil.rmtree(ours, ignore_errors=True)
+        with suppress(OSError):  # it holds something else
+            os.rmdir(on_disk)
     print_neighbours(corpus, model.vectors, _SHOWN, _NEIGHBOURS)
     if given["report"]:
         with stages.stage("report"):
