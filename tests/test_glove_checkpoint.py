@@ -332,3 +332,10 @@ def test_reports_within_an_epoch_and_breaking_off_there(counts, file, monkeypatc
     assert any(0 < done < 1 for done in seen)
     assert len(fastnlp.GloVe.load(file).loss_) == 2
     assert_same(model().fit(counts, checkpoint=file, resume=True), whole)
+
+
+def test_other_words_are_refused(counts, file):
+    model(epochs=2).fit(counts, WORDS, checkpoint=file)
+    with pytest.raises(ValueError, match="another vocab"):
+        model().fit(counts, WORDS[::-1], checkpoint=file, resume=True)
+    model().fit(counts, checkpoint=file, resume=True)

@@ -79,8 +79,15 @@ class Saved(NamedTuple):
         with atomic_write(path) as file:
             np.savez(file, **arrays)
 
-    def check(self, path: str | os.PathLike[str], settings: dict[str, Any], source: str, epochs: int) -> None:
-        """Raise if the checkpoint is of other settings or counts, or of more epochs."""
+    def check(
+        self,
+        path: str | os.PathLike[str],
+        settings: dict[str, Any],
+        source: str,
+        words: list[str] | None,
+        epochs: int,
+    ) -> None:
+        """Raise if the checkpoint is of other settings, counts or words, or of more epochs."""
         for name, wanted in settings.items():
             if self.settings.get(name) != wanted:
                 raise ValueError(
@@ -92,6 +99,8 @@ class Saved(NamedTuple):
                 f"{os.fspath(path)} was trained on other counts, or with another initial, pull or frozen: "
                 "give the same, or train from the beginning"
             )
+        if words is not None and self.words is not None and words != self.words:
+            raise ValueError(f"{os.fspath(path)} was trained for another vocab: give the same")
         if len(self.losses) > epochs:
             raise ValueError(f"{os.fspath(path)} has {len(self.losses)} epochs: epochs must not be fewer, got {epochs}")
 

@@ -251,7 +251,7 @@ class GloVe:
         losses, position = [], Position()
         if resumed is not None:
             saved = Saved.read(resumed)
-            saved.check(resumed, self._settings(), source, self.epochs)
+            saved.check(resumed, self._settings(), source, words, self.epochs)
             state.put(saved.values, saved.squares)
             losses, position = saved.losses, saved.position
         self.words, self.loss_ = words, losses
