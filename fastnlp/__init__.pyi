@@ -8,8 +8,8 @@ from fastnlp._op import value_and_grad as value_and_grad
 from fastnlp._op import vjp as vjp
 from fastnlp._threads import get_num_threads as get_num_threads
 from fastnlp._threads import set_num_threads as set_num_threads
-from fastnlp.ops._criterion import LossStats as LossStats
 from fastnlp.ops._cooccurrence_result import CooccurrenceCounts as CooccurrenceCounts
+from fastnlp.ops._criterion import LossStats as LossStats
 from fastnlp.ops.bucket_batches import Batches as Batches
 from fastnlp.ops.bucket_batches import bucket_batches as bucket_batches
 from fastnlp.ops.cooccurrence import cooccurrence as cooccurrence
