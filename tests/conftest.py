@@ -59,3 +59,14 @@ def either_backend(request, monkeypatch):
     monkeypatch.setenv("FASTNLP_BACKEND", request.param)
     monkeypatch.setattr(tokens, "_ROOM", 16)
     return request.param
+
+
+@pytest.fixture
+def text(tmp_path):
+    """Lines of three kinds, each with words of its own."""
+    rng = np.random.default_rng(0)
+    kinds = ["lion tiger cat paw fur", "bread cheese butter milk oven", "train rail station ticket coach"]
+    path = tmp_path / "text.txt"
+    lines = [" ".join(["The", *rng.permutation(kinds[i * 3 // 600].split() * 2), "."]) for i in range(600)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path

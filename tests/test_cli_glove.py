@@ -46,17 +46,6 @@ def fails(*arguments, status=2):
 
 
 @pytest.fixture
-def text(tmp_path):
-    """Lines of three kinds, each with words of its own."""
-    rng = np.random.default_rng(0)
-    kinds = ["lion tiger cat paw fur", "bread cheese butter milk oven", "train rail station ticket coach"]
-    path = tmp_path / "text.txt"
-    lines = [" ".join(["The", *rng.permutation(kinds[i * 3 // 600].split() * 2), "."]) for i in range(600)]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
 def vectors(text, tmp_path):
     path = tmp_path / "v.txt"
     succeeds(text, "-o", path, "--dim", 8, "--window", 5, "--epochs", 100)
