@@ -15,7 +15,7 @@ from fastnlp import _arrays
 from fastnlp._arrays import Array
 from fastnlp._checks import flag, integer
 from fastnlp._dispatch import kernels_for
-from fastnlp.ops._groups import IndexGroups, pointer, share
+from fastnlp.ops._groups import IndexGroups, pointer, share, sums
 from fastnlp.ops._lengths import checked_lengths, sort_keys
 
 
@@ -29,6 +29,8 @@ class Batches(IndexGroups):
         ``(batches + 1,)`` int64; batch i is ``items[batch_ptr[i] : batch_ptr[i + 1]]``.
     items
         Indices into the lengths that were given, batch by batch, int64.
+    lengths
+        Tokens of each of these items, int32.
     padded_lengths
         The length that the items of each batch are padded to, ``(batches,)`` int64.
     batch_tokens
@@ -38,16 +40,16 @@ class Batches(IndexGroups):
     """
 
     _unit: ClassVar[str] = "batches"
+    _ptr_field: ClassVar[str] = "batch_ptr"
 
     batch_ptr: Array
     items: Array
+    lengths: Array
     padded_lengths: Array
     batch_tokens: Array
     n_dropped: int
-
-    @property
-    def _ptr(self) -> Array:
-        return self.batch_ptr
+    seed: int | None = None
+    epoch: int = 0
 
     @property
     def real_tokens(self) -> int:
@@ -63,6 +65,13 @@ class Batches(IndexGroups):
     def efficiency(self) -> float:
         """``real_tokens / padded_tokens``; 1.0 where there are none."""
         return share(self.real_tokens, self.padded_tokens)
+
+    def _regroup(self, group: Array, ptr: Array, lengths: Array) -> dict[str, Any]:
+        return {"padded_lengths": self.padded_lengths[group], "batch_tokens": sums(lengths, ptr)}
+
+    def _cost(self, balance: str) -> Array:
+        padded = np.diff(self.batch_ptr) * self.padded_lengths
+        return padded * self.padded_lengths if balance == "squares" else padded
 
     def _figures(self) -> dict[str, object]:
         return {
@@ -168,7 +177,16 @@ def bucket_batches(
     items = np.empty(batch_ptr[-1], np.int64)
     longest, tokens = np.empty((2, begin.size), np.int64)
     kernels.collect(keys, visit, n_keys, lengths, begin, batch_ptr, items, longest, tokens)
-    return Batches(batch_ptr, items, -(-longest // multiple) * multiple, tokens, n_dropped=lengths.size - items.size)
+    return Batches(
+        batch_ptr,
+        items,
+        lengths[items],
+        -(-longest // multiple) * multiple,
+        tokens,
+        n_dropped=lengths.size - items.size,
+        seed=seed if shuffle else None,
+        epoch=epoch,
+    )
 
 
 def _checked_boundaries(boundaries: Any) -> Array:

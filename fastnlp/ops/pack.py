@@ -16,7 +16,7 @@ import numpy as np
 from fastnlp._arrays import Array
 from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
-from fastnlp.ops._groups import IndexGroups, pointer, share
+from fastnlp.ops._groups import IndexGroups, pointer, share, sums
 from fastnlp.ops._lengths import checked_lengths, sort_keys
 
 ALGORITHMS = ("first_fit_decreasing",)
@@ -33,8 +33,12 @@ class Packing(IndexGroups):
         ``(rows + 1,)`` int64; row i is ``items[row_ptr[i] : row_ptr[i + 1]]``.
     items
         Indices into the lengths that were packed, row by row, int64.
+    lengths
+        Tokens of each of these items in its row, int32.
     row_tokens
         Tokens in each row, ``(rows,)`` int64.
+    row_squares
+        The sum of their squared lengths, which attention costs, ``(rows,)`` int64.
     capacity
         Tokens that a row can hold.
     lower_bound
@@ -44,23 +48,32 @@ class Packing(IndexGroups):
     """
 
     _unit: ClassVar[str] = "rows"
+    _ptr_field: ClassVar[str] = "row_ptr"
 
     row_ptr: Array
     items: Array
+    lengths: Array
     row_tokens: Array
+    row_squares: Array
     capacity: int
     lower_bound: int
     n_truncated: int
     n_dropped: int
-
-    @property
-    def _ptr(self) -> Array:
-        return self.row_ptr
+    seed: int | None = None
+    epoch: int = 0
 
     @property
     def efficiency(self) -> float:
         """Tokens in the rows divided by ``rows * capacity``; 1.0 where there are no rows."""
         return share(int(self.row_tokens.sum()), len(self) * self.capacity)
+
+    def _regroup(self, group: Array, ptr: Array, lengths: Array) -> dict[str, Any]:
+        tokens = sums(lengths, ptr)
+        fewest = max(1, -(-int(tokens.sum()) // self.capacity)) if group.size else 0
+        return {"row_tokens": tokens, "row_squares": sums(lengths.astype(np.int64) ** 2, ptr), "lower_bound": fewest}
+
+    def _cost(self, balance: str) -> Array:
+        return self.row_squares if balance == "squares" else self.row_tokens
 
     def _figures(self) -> dict[str, object]:
         return {
@@ -164,10 +177,13 @@ def pack(
     row_ptr = pointer(np.repeat(width, repeats))
     items = np.empty(n, np.int64)
     kernels.deal(keys, np.arange(keys.size), key_lengths.size, repeats, entry_ptr, start, copies, row_ptr, items)
+    placed = lengths[items]
     return Packing(
         row_ptr,
         items,
+        placed,
         np.repeat(tokens, repeats),
+        sums(placed.astype(np.int64) ** 2, row_ptr),
         capacity,
         lower_bound=_lower_bound(sizes, counts, capacity, most),
         n_truncated=n_overlong if overlong == "truncate" else 0,
