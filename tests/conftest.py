@@ -15,6 +15,21 @@ sys.modules.setdefault("kernels", None)
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--default-backend-only",
+        action="store_true",
+        help="leave out the tests that choose each backend themselves: for a second run under FASTNLP_BACKEND",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--default-backend-only"):
+        chosen = [item for item in items if {"backend", "either_backend"} & set(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=chosen)
+        items[:] = [item for item in items if item not in set(chosen)]
+
+
 @pytest.fixture(params=["reference", "cpu"])
 def backend(request):
     """Each backend that runs on this machine's arrays, passed explicitly as ``backend=``."""
