@@ -18,7 +18,7 @@ import fastnlp
 pytest.importorskip("click")
 pytest.importorskip("matplotlib")
 
-from fastnlp.cli import classifier, demo_corpus, page, pictures, titles, words
+from fastnlp.cli import classifier, demo_corpus, pictures, titles, vectors_page, words
 from fastnlp.cli.demo import joined
 
 DOCSTRING = """
@@ -350,7 +350,7 @@ class Checker(HTMLParser):
 
 
 def a_report(comparison):
-    return page.Report(
+    return vectors_page.Report(
         title="fastnlp <demo>",
         source="A <text> & more.",
         figures=[("tokens", "1,234")],
@@ -377,7 +377,7 @@ def test_page_has_all_parts_and_is_well_formed():
     checker = Checker()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of glyphs that a font lacks
-        written = page.page(a_report(classifier.Comparison(task, curve, curve)))
+        written = vectors_page.page(a_report(classifier.Comparison(task, curve, curve)))
     checker.feed(written)
     assert checker.open == []
     assert len(set(checker.ids)) == len(checker.ids)
@@ -389,15 +389,15 @@ def test_page_has_all_parts_and_is_well_formed():
     assert written.count("<svg") == 4
     assert "<script" not in written
     assert not re.search(r"(src|href)=\"http", written.replace('xmlns:xlink="http', ""))
-    assert written == page.page(a_report(classifier.Comparison(task, curve, curve)))
+    assert written == vectors_page.page(a_report(classifier.Comparison(task, curve, curve)))
 
 
 def test_page_without_classifier_or_words():
     empty = a_report(None)._replace(words=[], points=np.zeros((0, 2)), neighbours=[])
-    written = page.page(empty)
+    written = vectors_page.page(empty)
     assert "no classifier" in written
     assert written.count("<svg") == 1
-    assert "What the vectors know" not in page.page(empty._replace(note=None))
+    assert "What the vectors know" not in vectors_page.page(empty._replace(note=None))
 
 
 def test_pictures_take_the_colours_and_the_font_of_the_page():

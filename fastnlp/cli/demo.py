@@ -44,7 +44,7 @@ def demo(corpus: tuple[str, ...], more: tuple[str, ...], output: str, **given: A
       fastnlp demo --corpus novel.txt --output novel
       fastnlp demo --corpus austen.txt dickens.txt.gz eliot.txt.xz
     """
-    from fastnlp.cli import demo_corpus, paths, report
+    from fastnlp.cli import demo_corpus, paths, vectors_report
     from fastnlp.cli.console import Stages
     from fastnlp.cli.words import print_neighbours
 
@@ -87,7 +87,7 @@ def demo(corpus: tuple[str, ...], more: tuple[str, ...], output: str, **given: A
     if comparison is not None:
         figures.append(("held-out accuracy", f"{comparison.real.accuracy[-1]:.1%}"))
     with stages.stage("report"):
-        report.write(
+        vectors_report.write(
             path,
             title="fastnlp demo",
             source=f"Text: {', '.join(map(os.path.basename, corpus))}." if corpus else _DOCUMENTATION,

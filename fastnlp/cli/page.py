@@ -1,97 +1,81 @@
-"""The report: one HTML page with its pictures inside, readable in light and dark, that needs nothing else."""
+"""The frame of a report: one HTML page with its pictures inside, in light and dark, that needs nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-from numpy.typing import NDArray
-
-from fastnlp.cli import pictures
-
-if TYPE_CHECKING:
-    from fastnlp.cli.classifier import Comparison
+import click
+from click.core import ParameterSource
 
 
-class Report(NamedTuple):
-    """All that the page shows."""
+class Section(NamedTuple):
+    """A heading and the HTML beneath it."""
 
-    title: str
-    source: str  # what the text is, a sentence
-    figures: Sequence[tuple[str, str]]  # label, value
-    neighbours: Sequence[tuple[str, Sequence[tuple[str, float]]]]
-    words: Sequence[str]
-    points: NDArray[Any]  # (n, 2), of the words
-    training_loss: Sequence[float]
-    seconds: Mapping[str, float]
-    command: str
-    note: str | None = None  # what the classifier's parts and documents are; None: there is no word of a classifier
-    comparison: Comparison | None = None  # None: the text did not allow one
+    heading: str
+    body: str
 
 
-def page(report: Report) -> str:
-    """Return the page as HTML."""
+def document(
+    *,
+    title: str,
+    source: str,
+    figures: Sequence[tuple[str, str]],
+    sections: Sequence[Section],
+    seconds: Mapping[str, float],
+    command: str,
+) -> str:
+    """Return a page as HTML.
+
+    Parameters
+    ----------
+    title, source
+        What it is, and what of: a sentence.
+    figures
+        Labels and values that stand at the top.
+    sections
+        What is shown.
+    seconds
+        How long each step took, by its label.
+    command
+        What makes the page again.
+    """
+    shown = [
+        *sections,
+        Section("Where the time went", _seconds(seconds)),
+        Section("Again", f"<p><code>{escape(command)}</code></p>"),
+    ]
     return _PAGE.format(
         style=_STYLE,
-        title=escape(report.title),
-        source=escape(report.source),
-        figures="".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in report.figures),
-        neighbours=_neighbours(report.neighbours),
-        map=pictures.scatter("map", report.words, report.points, "Frequent words in a plane")
-        if len(report.words)
-        else "",
-        classification="" if report.note is None else _comparison(report.comparison, report.note),
-        training=pictures.curves("training", {"loss": report.training_loss}, "GloVe loss"),
-        seconds=_seconds(report.seconds),
-        command=escape(report.command),
+        title=escape(title),
+        source=escape(source),
+        figures="".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in figures),
+        sections="\n\n".join(f"<h2>{escape(section.heading)}</h2>\n{section.body}" for section in shown),
     )
 
 
-def _neighbours(rows: Iterable[tuple[str, Sequence[tuple[str, float]]]]) -> str:
-    lines = (
-        f'<tr><th scope="row">{escape(word)}</th><td>'
-        + " ".join(f'<span class="near">{escape(other)} <small>{cosine:.2f}</small></span>' for other, cosine in near)
-        + "</td></tr>"
-        for word, near in rows
-    )
-    return f'<table class="neighbours"><tbody>{"".join(lines)}</tbody></table>'
+def command_line(context: click.Context) -> str:
+    """Return the command with the options that were given, as typed in a shell."""
+    words = context.command_path.split()
+    for option in context.command.params:
+        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            given = context.params[option.name]
+            for value in given if isinstance(given, tuple) else (given,):
+                words += [option.opts[0], str(value)] if isinstance(option, click.Option) else [str(value)]
+    return shlex.join(words)
 
 
-def _comparison(comparison: Comparison | None, note: str) -> str:
-    heading = "<h2>What the vectors know</h2>"
-    if comparison is None:
-        return f"{heading}<p>The text has too few passages or parts to hold some out, so no classifier was trained.</p>"
-    task, real, shuffled = comparison
-    held_out = int(task.test.sum())
-    majority = 100 * task.majority
-    losses = {"GloVe": real.loss, "shuffled": shuffled.loss}
-    accuracies = {"GloVe": [100 * a for a in real.accuracy], "shuffled": [100 * a for a in shuffled.accuracy]}
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td class="n">{n:,}</td>{_bar(found, 100 * found, " %")}</tr>'
-        for name, n, found in comparison.by_part()
-    )
-    return (
-        f"{heading}<p>Which of {len(task.classes)} parts did a passage come from? The mean of a passage's word vectors "
-        f"goes through one linear layer, trained on {len(task.label) - held_out:,} passages by the fused "
-        f"<code>linear_cross_entropy</code> and judged on {held_out:,} passages <em>of other documents</em>. It "
-        f"finds <strong>{_share(accuracies['GloVe'][-1])}</strong>. Always naming the largest part would find "
-        f"{_share(majority)}; the same classifier on the same vectors, dealt to the words at random, finds "
-        f"{_share(accuracies['shuffled'][-1])}.</p>"
-        f'<p class="note">{escape(note)} The word vectors were trained on all of the text, without its parts; only the '
-        "classifier has not seen the documents that are held out.</p>"
-        '<div class="pair">'
-        f"<figure>{pictures.curves('losses', losses, 'Training loss')}</figure><figure>"
-        + pictures.curves("accuracies", accuracies, "Held-out accuracy, %", level=("largest part", majority))
-        + '</figure></div><details><summary>By part</summary><table class="bars"><thead><tr><th>part</th>'
-        f'<th class="n">held out</th><th colspan="2">found</th></tr></thead><tbody>{rows}</tbody></table></details>'
-    )
+def bar(share: float, value: float, unit: str) -> str:
+    """Return two cells of a table of class "bars": the value, and a bar whose length is the share."""
+    return f'<td class="n">{value:.1f}{unit}</td><td class="bar"><span style="width:{100 * share:.1f}%"></span></td>'
 
 
 def _seconds(seconds: Mapping[str, float]) -> str:
     longest = max(seconds.values(), default=0.0) or 1.0
     rows = "".join(
-        f'<tr><th scope="row">{escape(label)}</th>{_bar(value / longest, value, " s")}</tr>'
+        f'<tr><th scope="row">{escape(label)}</th>{bar(value / longest, value, " s")}</tr>'
         for label, value in seconds.items()
     )
     total = sum(seconds.values())
@@ -99,14 +83,6 @@ def _seconds(seconds: Mapping[str, float]) -> str:
         f'<table class="bars"><tbody>{rows}</tbody><tfoot><tr><th scope="row">together</th>'
         f'<td class="n">{total:.1f} s</td><td></td></tr></tfoot></table>'
     )
-
-
-def _share(percent: float) -> str:
-    return f'<span class="share">{percent:.1f} %</span>'
-
-
-def _bar(share: float, value: float, unit: str) -> str:
-    return f'<td class="n">{value:.1f}{unit}</td><td class="bar"><span style="width:{100 * share:.1f}%"></span></td>'
 
 
 _STYLE = """
@@ -166,25 +142,7 @@ _PAGE = """<!DOCTYPE html>
 <p class="lead">{source}</p>
 <dl>{figures}</dl>
 
-<h2>Neighbours</h2>
-<p>Frequent words that carry content, and the words whose vectors point most nearly the same way, with the cosine.</p>
-{neighbours}
-
-<h2>Words in a plane</h2>
-<p>The first two principal components of the vectors of frequent words. Each dot is a word; those whose names would
-cover others are left without.</p>
-<figure class="map">{map}</figure>
-
-{classification}
-
-<h2>Training</h2>
-<figure class="one">{training}</figure>
-
-<h2>Where the time went</h2>
-{seconds}
-
-<h2>Again</h2>
-<p><code>{command}</code></p>
+{sections}
 </main>
 </body>
 </html>

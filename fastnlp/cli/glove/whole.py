@@ -80,7 +80,7 @@ def write_report(
     path: str, text: tuple[str, ...], corpus: Corpus, model: GloVe, entries: int, seconds: dict[str, float]
 ) -> None:
     """Write the page of the result."""
-    from fastnlp.cli import report
+    from fastnlp.cli import vectors_report
 
     figures = {
         "tokens": f"{len(corpus):,}",
@@ -91,7 +91,7 @@ def write_report(
         "seconds in all": f"{sum(seconds.values()):.1f}",
     }
     source = f"Word vectors of {', '.join(map(os.path.basename, text))}."
-    report.write(
+    vectors_report.write(
         path,
         corpus=corpus,
         model=model,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from fastnlp._files import atomic_write
-from fastnlp.cli.page import Report, page
+from fastnlp.cli.page import command_line
+from fastnlp.cli.vectors_page import Report, page
 from fastnlp.cli.words import content_words, neighbours, plane
 
 if TYPE_CHECKING:
@@ -40,14 +39,3 @@ def write(path: str | os.PathLike[str], *, corpus: Corpus, model: GloVe, **shown
     )
     with atomic_write(path) as file:
         file.write(page(report).encode())
-
-
-def command_line(context: click.Context) -> str:
-    """Return the command with the options that were given, as typed in a shell."""
-    words = context.command_path.split()
-    for option in context.command.params:
-        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
-            given = context.params[option.name]
-            for value in given if isinstance(given, tuple) else (given,):
-                words += [option.opts[0], str(value)] if isinstance(option, click.Option) else [str(value)]
-    return shlex.join(words)
