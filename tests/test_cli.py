@@ -17,26 +17,8 @@ pytest.importorskip("click")
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 
-from click.testing import CliRunner
-
 from fastnlp.cli import demo_corpus
-from fastnlp.cli.app import command
-
-
-def run(*arguments):
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
-
-
-def fails(*arguments, status=2):
-    """Run a command that must fail: return its one line on stderr."""
-    result = run(*arguments)
-    lines = result.stderr.strip().splitlines()
-    errors = [line for line in lines if line.startswith("fastnlp: ")]
-    assert result.exit_code == status, result.output
-    assert len(errors) == 1, lines
-    assert lines[-1] == errors[0]
-    return errors[0]
-
+from tests.commands import fails, run
 
 SMALL = ("--dim", 8, "--window", 5, "--epochs", 3)
 
@@ -58,7 +40,7 @@ def test_info_shows_what_is_set_wrong(monkeypatch):
 def test_without_a_command_there_is_help():
     result = run()
     assert result.exit_code == 0
-    for name in ("info", "warmup", "glove", "demo"):
+    for name in ("info", "warmup", "glove", "pack", "demo"):
         assert name in result.stdout
     assert "..." not in result.stdout.replace("[ARGS]...", "")  # no summary is cut
     assert fastnlp.__version__ in run("--version").stdout

@@ -18,31 +18,22 @@ pytest.importorskip("click")
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 
-from click.testing import CliRunner
-
-from fastnlp.cli.app import command
+from tests import commands
 
 SMALL = ("--dim", 8, "--window", 5, "--epochs", 3)
 STEPS = ("vocab", "count", "train", "eval", "neighbours")
 
 
 def run(*arguments, **options):
-    return CliRunner().invoke(command, ["glove", *map(str, arguments)], **options)
+    return commands.run("glove", *arguments, **options)
 
 
 def succeeds(*arguments, **options):
-    result = run(*arguments, **options)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result
+    return commands.succeeds("glove", *arguments, **options)
 
 
-def fails(*arguments, status=2):
-    """Run a command that must fail: return its one line on stderr."""
-    result = run(*arguments)
-    errors = [line for line in result.stderr.strip().splitlines() if line.startswith("fastnlp: ")]
-    assert result.exit_code == status, (result.output, result.exception)
-    assert len(errors) == 1, result.stderr
-    return errors[0]
+def fails(*arguments, **options):
+    return commands.fails("glove", *arguments, **options)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import warnings
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ pytest.importorskip("matplotlib")
 
 from fastnlp.cli import classifier, demo_corpus, pictures, titles, vectors_page, words
 from fastnlp.cli.demo import joined
+from tests.commands import PageChecker
 
 DOCSTRING = """
     Solve the banded system of linear equations.
@@ -325,30 +325,6 @@ def test_joined_passages_are_documents(corpus_and_passages):
     np.testing.assert_array_equal(whole.document(1), corpus.ids[corpus.offsets[10] : corpus.offsets[20]])
 
 
-class Checker(HTMLParser):
-    """Collects ids and text, and fails where tags do not nest."""
-
-    VOID = ("meta",)
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.ids, self.text = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in self.VOID:
-            self.open.append(tag)
-        self.ids += [value for name, value in attrs if name == "id"]
-
-    def handle_startendtag(self, tag, attrs):
-        self.ids += [value for name, value in attrs if name == "id"]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
 def a_report(comparison):
     return vectors_page.Report(
         title="fastnlp <demo>",
@@ -374,7 +350,7 @@ def test_page_has_all_parts_and_is_well_formed():
         ["x", "y & z"],
     )
     curve = classifier.Curve([1.0, 0.5], [0.5, 1.0], np.array([0, 1, 0, 1]))
-    checker = Checker()
+    checker = PageChecker()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of glyphs that a font lacks
         written = vectors_page.page(a_report(classifier.Comparison(task, curve, curve)))

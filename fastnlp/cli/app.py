@@ -16,6 +16,7 @@ from fastnlp import __version__
 from fastnlp.cli.demo import demo
 from fastnlp.cli.glove import glove
 from fastnlp.cli.info import info
+from fastnlp.cli.pack import pack
 from fastnlp.cli.warmup import warmup
 
 # What the library raises for bad input, with a message that names the remedy. Others are faults: their traceback shows.
@@ -80,12 +81,13 @@ def _warnings_as_lines() -> Iterator[None]:
 @click.version_option(__version__, prog_name="fastnlp")
 @click.pass_context
 def command(context: click.Context) -> None:
-    """Word vectors and the kernels behind them, from the command line.
+    """Word vectors, packed batches and the kernels behind them, from the command line.
 
     \b
     Examples:
       fastnlp demo
       fastnlp glove novel.txt -o vectors.txt
+      fastnlp pack lengths.txt --report packing.html
 
     Exit status: 0 when all went well, 2 after an error, 130 when interrupted.
     """
@@ -96,5 +98,5 @@ def command(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for subcommand in (info, warmup, glove, demo):
+for subcommand in (info, warmup, glove, pack, demo):
     command.add_command(subcommand)

@@ -12,8 +12,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 READING = ("tokenizer", "lower", "normalize", "documents")
 VOCABULARY = ("min_count", "max_size", "exclude")
 COUNTING = ("window", "weighting", "symmetric", "memory")
+PACKING = ("overlong", "max_per_bin", "item_multiple", "time_limit")
 MODEL = ("dim", "x_max", "alpha", "lr", "bias_lr", "epochs", "seed")
-"""Options that belong together: the parameters of `build_corpus` (the first two), `cooccurrence` and `GloVe`."""
+"""Options that belong together: of `build_corpus` (the first two), `cooccurrence`, `pack` and `GloVe`."""
+
+ALGORITHMS = ("first_fit_decreasing", "best_fit_decreasing", "next_fit", "optimal")
 
 _POSITIVE = click.IntRange(min=1)
 _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
@@ -72,6 +75,29 @@ _DECLARED: dict[str, dict[str, Any]] = {
     "bias_lr": {"type": _ABOVE_ZERO, "default": 1.0, "help": "That of the biases; the paper's is --lr."},
     "epochs": {"type": _POSITIVE, "default": 15, "help": "How often each count is trained on."},
     "seed": {"type": click.IntRange(min=0), "default": 0, "help": "The same seed gives the same result."},
+    "capacity": {
+        "type": _POSITIVE,
+        "multiple": True,
+        "default": (512, 2048, 8192),
+        "help": "Tokens that a row holds; may be repeated.",
+    },
+    "algorithm": {
+        "type": click.Choice(ALGORITHMS),
+        "multiple": True,
+        "default": ALGORITHMS,
+        "help": "How rows are filled; may be repeated.",
+    },
+    "overlong": {
+        "type": click.Choice(["error", "truncate", "split", "drop"]),
+        "default": "truncate",
+        "help": "What becomes of items longer than the capacity.",
+    },
+    "max_per_bin": {"type": _POSITIVE, "help": "The most items in a row."},
+    "item_multiple": {"type": _POSITIVE, "default": 1, "help": "Items take a multiple of so many tokens in their row."},
+    "time_limit": {"type": _ABOVE_ZERO, "default": 3.0, "help": "Seconds that the search for the optimum may take."},
+    "batch_size": {"type": _POSITIVE, "help": "Items in a batch, for the table of padding; default: 64."},
+    "max_tokens": {"type": _POSITIVE, "help": "Tokens in a batch, padding included, instead of --batch-size."},
+    "column": {"metavar": "NAME", "help": "The column of a dataset; default: input_ids, or the only one of lists."},
     "threads": {"type": _POSITIVE, "help": "Threads to run on; default: the CPUs. Results do not depend on it."},
     "format": {
         "type": click.Choice(["glove", "word2vec", "word2vec-binary", "npz", "npy"]),

@@ -65,4 +65,4 @@ def check_writable(path: str, read: Sequence[str | Path] | str = (), *, folder: 
 def check_distinct(output: str, report: str) -> None:
     """Raise if both are to be written to one file."""
     if os.path.realpath(output) == os.path.realpath(report):
-        raise click.ClickException(f"{output} is to hold the vectors, not the report: name another file for --report")
+        raise click.ClickException(f"{output} is to hold the result, not the report: name another file for --report")

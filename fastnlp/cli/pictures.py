@@ -103,6 +103,40 @@ def scatter(name: str, words: Sequence[str], points: NDArray[Any], title: str) -
         return _svg(figure, name, title)
 
 
+def histogram(name: str, values: NDArray[Any], label: str, marks: Mapping[str, float]) -> str:
+    """Draw how often positive numbers occur, on a scale of powers of two; `marks` are named vertical lines."""
+    with _styled(name):
+        figure, axes = _figure(9.6, 2.7)
+        top = max(float(values.max(initial=1)), *marks.values(), 2.0)
+        edges = np.unique(np.round(np.geomspace(1, top + 1, 90)))
+        counts, edges = np.histogram(np.maximum(values, 1), edges)
+        axes.stairs(counts / np.diff(np.log(edges)), edges, fill=True, color=ACCENT, alpha=0.8)
+        for title, at in marks.items():
+            axes.axvline(at, color=SECOND, linewidth=1, linestyle=(0, (4, 3)))
+            axes.annotate(title, (at, 1), xycoords=("data", "axes fraction"), xytext=(-4, -10), color=SECOND,
+                          textcoords="offset points", ha="right", fontsize=9)  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_yticks([])
+        axes.set_xlabel("tokens")
+        axes.set_title(label, loc="left", fontsize=10, color=QUIET)
+        return _svg(figure, name, label)
+
+
+def profile(name: str, lines: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], label: str, below: str) -> str:
+    """Draw lines through points (x, y), by their names; the last one is the important one."""
+    with _styled(name):
+        figure, axes = _figure(9.6, 2.7)
+        for (title, (x, y)), colour in zip(lines.items(), (QUIET, SECOND, ACCENT), strict=False):
+            axes.plot(x, y, color=colour, linewidth=2, marker="o", markersize=3.5 if len(x) == 1 else 0, label=title)
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(below)
+        axes.set_title(label, loc="left", fontsize=10, color=QUIET)
+        axes.margins(x=0.01)
+        return _svg(figure, name, label)
+
+
 def _readable(words: Sequence[str], points: NDArray[Any]) -> list[int]:
     """Return which words can be written to the right of their points (in typographic points) without overlap."""
     boxes = np.empty((0, 4))
