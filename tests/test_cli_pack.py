@@ -127,8 +127,6 @@ def make_dataset(folder):
 def test_lengths_are_read_from(make, tmp_path):
     piped = succeeds("-", *FEW, input=" ".join(map(str, LENGTHS)))
     assert rows_shown(succeeds(make(tmp_path), *FEW)) == rows_shown(piped)
-        succeeds("-", *FEW, input=" ".join(map(str, LENGTHS)))
-    )
 
 
 def test_several_files_and_a_column(tmp_path, numbers):
