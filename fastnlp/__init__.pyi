@@ -24,6 +24,7 @@ from fastnlp.ops.linear_kl_div import linear_kl_div as linear_kl_div
 from fastnlp.ops.linear_softmax import linear_softmax as linear_softmax
 from fastnlp.ops.pack import Packing as Packing
 from fastnlp.ops.pack import pack as pack
+from fastnlp.ops.pool import pool as pool
 from fastnlp.ops.softmax import log_softmax as log_softmax
 from fastnlp.ops.softmax import logsumexp as logsumexp
 from fastnlp.ops.softmax import softmax as softmax

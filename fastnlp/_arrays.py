@@ -259,6 +259,15 @@ def empty(shape: int | Sequence[int], dtype: DTypeLike, like: Array) -> Array:
     return cupy.empty(shape, dtype)
 
 
+def zeros(shape: int | Sequence[int], dtype: DTypeLike, like: Array) -> Array:
+    """Allocate an array of zeros where `like` lives: the system's zeroed pages, so that none is written here."""
+    if type(like) is np.ndarray or library_of(like) != "cupy":
+        return np.zeros(shape, dtype)
+    import cupy
+
+    return cupy.zeros(shape, dtype)
+
+
 def output(out: Array | None, shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
     """Return the caller's `out` after checking it, or a new array.
 

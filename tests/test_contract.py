@@ -137,6 +137,11 @@ def test_calls_make_no_kernel_signature_that_is_not_declared(rng):
         for activation in (None, "relu", "tanh", "sigmoid"):
             y, pullback = fastnlp.vjp(fastnlp.linear)(x, w, b, activation=activation, backend="cpu")
             pullback(y)
+        for mode in ("mean", "max"):
+            y, pullback = fastnlp.vjp(fastnlp.pool)(
+                x, mode=mode, cu_seqlens=np.array([0, 2, 5], np.int32), backend="cpu"
+            )
+            pullback(y)
         for function in (fastnlp.softmax, fastnlp.log_softmax, fastnlp.logsumexp, fastnlp.entropy):
             y, pullback = fastnlp.vjp(function)(x, backend="cpu")
             pullback(y)

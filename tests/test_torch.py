@@ -222,6 +222,43 @@ def test_linear_softmax():
     opcheck("linear_softmax", [True] * 3, x, w, b)
 
 
+@pytest.mark.parametrize("mode", ["cls", "mean", "max", "last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_pool(mode, dtype):
+    hidden, lengths = torch.randn(3, 4, 5).to(dtype).requires_grad_(), torch.tensor([2, 4, 1])
+    y = fastnlp.torch.pool(hidden, mode=mode, lengths=lengths)
+    of_rows = {"cls": lambda x: x[0], "mean": lambda x: x.mean(0), "max": lambda x: x.amax(0), "last": lambda x: x[-1]}
+    truth = torch.stack([of_rows[mode](x[:n]) for x, n in zip(hidden.double(), lengths.tolist(), strict=True)])
+    assert_close(y.detach(), truth.detach(), dtype)
+    upstream = torch.randn(3, 5).to(dtype)
+    (grad,) = torch.autograd.grad(y, hidden, upstream)
+    assert_close(grad, torch.autograd.grad(truth, hidden, upstream.double())[0].double(), dtype)
+
+
+@pytest.mark.parametrize("mode", ["cls", "mean", "max", "last"])
+def test_pool_of_packed_sequences_and_a_classification_head(mode):
+    hidden, w, _, _ = operands(n=(7,), d=5, c=4)
+    options = {"mode": mode, "cu_seqlens": torch.tensor([0, 2, 6, 7], dtype=torch.int32)}
+    assert torch.autograd.gradcheck(lambda x: fastnlp.torch.pool(x, **options), hidden)
+    for wrt in ([True], [False]):
+        opcheck("pool", wrt, hidden, **options)
+    target = torch.tensor([1, 3, 0])
+
+    def step(x, w):
+        y = fastnlp.torch.pool(torch.tanh(x)[None], **options)
+        return fastnlp.torch.linear_cross_entropy(y, w, target) + fastnlp.torch.linear_softmax(y, w)[:, 0].sum()
+
+    def plain(x, w):
+        y = fastnlp.torch.pool(torch.tanh(x), **options)
+        return F.cross_entropy(y @ w.T, target) + (y @ w.T).softmax(-1)[:, 0].sum()
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=True)
+    results = [(f(hidden, w), *torch.autograd.grad(f(hidden, w), (hidden, w))) for f in (step, compiled, plain)]
+    for result in zip(*results, strict=True):
+        torch.testing.assert_close(result[0], result[2])
+        torch.testing.assert_close(result[1], result[2])
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("soft", [False, True], ids=["indices", "distribution"])
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])

@@ -19,6 +19,7 @@ from fastnlp.torch.functional import (
     log_softmax,
     logsumexp,
     perplexity,
+    pool,
     softmax,
     softmax_kl_div,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "logsumexp",
     "patch_lm_head",
     "perplexity",
+    "pool",
     "softmax",
     "softmax_kl_div",
     "unpatch_lm_head",

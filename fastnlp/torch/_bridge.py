@@ -91,7 +91,8 @@ def _register_forward(op: Op, names: Sequence[str], arguments: str) -> Any:
     def _(*args: Any) -> list[Tensor]:
         *values, wrt = args
         given = dict(zip(names, values, strict=True))
-        return [given["input"].new_empty(shape, dtype=dtype) for shape, dtype in _declared(op, given, wrt)]
+        like = given[op.differentiable[0]]
+        return [like.new_empty(shape, dtype=dtype) for shape, dtype in _declared(op, given, wrt)]
 
     return registered
 
@@ -212,7 +213,7 @@ def _takes_blas(plan: Callable[..., Any]) -> bool:
 
 def _declared(op: Op, given: Mapping[str, Any], wrt: Sequence[bool]) -> list[tuple[tuple[Any, ...], torch.dtype]]:
     """Return the shape and dtype of each output of the forward op."""
-    dtype = given["input"].dtype
+    dtype = given[op.differentiable[0]].dtype
     wide = dtype if dtype in _NUMPY_HAS else torch.float32
     outputs: tuple[Output, ...] = op.outputs(given, _wanted(op, wrt))
     return [(x.shape, getattr(torch, x.dtype) if x.dtype else dtype if x.narrow else wide) for x in outputs]

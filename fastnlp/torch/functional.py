@@ -16,6 +16,7 @@ from fastnlp.ops import kl_div as _kl_div
 from fastnlp.ops import linear_cross_entropy as _linear_cross_entropy
 from fastnlp.ops import linear_kl_div as _linear_kl_div
 from fastnlp.ops import linear_softmax as _linear_softmax
+from fastnlp.ops import pool as _pool
 from fastnlp.ops import softmax as _softmax
 from fastnlp.ops import softmax_kl_div as _softmax_kl_div
 from fastnlp.torch._bridge import bridge
@@ -31,6 +32,7 @@ _softmax_op = bridge(_softmax.softmax)
 entropy = bridge(_entropy.entropy)
 linear_kl_div = bridge(_linear_kl_div.linear_kl_div)
 linear_softmax = bridge(_linear_softmax.linear_softmax)
+pool = bridge(_pool.pool)
 softmax_kl_div = bridge(_softmax_kl_div.softmax_kl_div)
 
 
