@@ -189,9 +189,7 @@ class IndexGroups(ABC):
 
     def report(self) -> str:
         """Return the figures as text, one a line."""
-        figures = self._figures()
-        width = max(map(len, figures))
-        return "\n".join(f"{label:<{width}}  {_text(figure)}" for label, figure in figures.items())
+        return figures_text(self._figures())
 
     def __post_init__(self) -> None:
         for value in vars(self).values():
@@ -259,6 +257,12 @@ def sums(values: Array, ptr: Array) -> Array:
     total = np.zeros(values.size + 1, np.int64)
     np.cumsum(values, out=total[1:])
     return total[ptr[1:]] - total[ptr[:-1]]
+
+
+def figures_text(figures: dict[str, object]) -> str:
+    """Return figures by their labels as text, one a line."""
+    width = max(map(len, figures))
+    return "\n".join(f"{label:<{width}}  {_text(figure)}" for label, figure in figures.items())
 
 
 def _text(figure: object) -> str:
