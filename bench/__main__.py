@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import budget, first_call, memory, report
+from bench import budget, first_call, memory, packing, report
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("memory", help="print the peak memory of linear_cross_entropy and its peers")
     counting = commands.add_parser("budget", help="print the peak memory of counting co-occurrences under budgets")
     counting.add_argument("--corpus", type=Path, help="a file of text (default: text that is made)")
+    commands.add_parser("packing", help="print how tightly and how fast lengths are packed, streamed and bucketed")
     args, further = parser.parse_known_args(argv)
     if args.command == "run":
         results = args.output / "results.json"
@@ -37,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     elif args.command == "memory":
         memory.main()
+        return 0
+    elif args.command == "packing":
+        packing.main()
         return 0
     elif args.command == "budget":
         budget.main(args.corpus)
