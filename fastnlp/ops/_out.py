@@ -1,0 +1,76 @@
+"""Arrays of the caller to be filled, as `out=` of functions with several results."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastnlp._arrays import Array
+
+DTYPES = (np.dtype(np.int64), np.dtype(np.int32))
+
+
+def ids_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype of ids: int64 or int32.
+
+    Raises
+    ------
+    TypeError
+        Another one.
+    """
+    wanted = np.dtype(dtype)
+    if wanted not in DTYPES:
+        raise TypeError(f"dtype must be int64 or int32, got {wanted.name}")
+    return wanted
+
+
+def token_id(name: str, value: Any, dtype: np.dtype[Any]) -> int:
+    """Return the argument `value` as an int that `dtype` can hold.
+
+    Raises
+    ------
+    TypeError
+        Not an integer.
+    ValueError
+        Out of range.
+    """
+    from fastnlp._checks import integer
+
+    limits = np.iinfo(dtype)
+    return integer(name, value, least=int(limits.min), most=int(limits.max))
+
+
+def buffers(
+    out: Any, names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], dtype: np.dtype[Any]
+) -> tuple[Array, ...]:
+    """Return an array of each shape: new ones, or the first elements of the caller's, whose others stay as they are.
+
+    Raises
+    ------
+    TypeError
+        `out` does not have an array of the dtype under each name (or, in a tuple, at its place).
+    ValueError
+        One is too small, not contiguous or read-only, or two share memory.
+    """
+    if out is None:
+        return tuple(np.empty(shape, dtype) for shape in shapes)
+    given = [getattr(out, name, None) for name in names] if hasattr(out, names[0]) else list(out)[: len(names)]
+    if len(given) < len(names):
+        raise TypeError(f"out must have {len(names)} arrays ({', '.join(names)}), got {len(given)}")
+    views = []
+    for name, x, shape in zip(names, given, shapes, strict=True):
+        if not isinstance(x, np.ndarray) or x.dtype != dtype:
+            what = f"{type(x).__name__} of {x.dtype.name}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise TypeError(f"out.{name} must be an array of {dtype.name}, got {what}")
+        if not x.flags.carray:
+            raise ValueError(f"out.{name} must be contiguous and writeable")
+        if x.size < prod(shape):
+            raise ValueError(f"out.{name} has room for {x.size} entries, {prod(shape)} are wanted, of shape {shape}")
+        views.append(np.asarray(x).reshape(-1)[: prod(shape)].reshape(shape))
+    for i, x in enumerate(views):
+        if any(np.may_share_memory(x, other) for other in views[:i]):
+            raise ValueError(f"out.{names[i]} shares memory with another array of out")
+    return tuple(views)

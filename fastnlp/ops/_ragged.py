@@ -1,0 +1,324 @@
+"""Sequences of tokens in whatever form they come, read as flat arrays and places in them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from struct import Struct
+from struct import error as StructError
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastnlp import _arrays
+from fastnlp._arrays import Array
+from fastnlp.ops import _columns
+
+_NATIVE = (np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.uint16))  # kernels read these as they are
+_INT32, _INT64 = np.iinfo(np.int32), np.iinfo(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Sequence i has the tokens ``chunks[chunk[i]][begin[i] : begin[i] + lengths[i]]``.
+
+    Attributes
+    ----------
+    chunks
+        Flat arrays of int64, int32 or uint16 that are ready for kernels; views of the caller's memory where it is of
+        such a dtype.
+    chunk
+        ``(N,)`` int32; None: all are in ``chunks[0]``.
+    begin, lengths
+        ``(N,)`` int64.
+    """
+
+    chunks: tuple[Array, ...]
+    chunk: Array | None
+    begin: Array
+    lengths: Array
+
+    def __len__(self) -> int:
+        return self.lengths.size
+
+    def take(self, name: str, items: Any) -> Ragged:
+        """Return the sequences of these indices, in their order."""
+        at = checked_items(name, items, len(self))
+        chunk = None if self.chunk is None else self.chunk[at]
+        return Ragged(self.chunks, chunk, self.begin[at], self.lengths[at])
+
+    def parts(self) -> Iterator[tuple[Array, Any]]:
+        """Yield each chunk that is touched, with what picks its sequences out of arrays of N entries."""
+        if self.chunk is None:
+            yield self.chunks[0], slice(None)
+            return
+        order = np.argsort(self.chunk, kind="stable")
+        ends = np.flatnonzero(np.diff(self.chunk[order], append=-1)) + 1
+        begin = 0
+        for end in ends.tolist():
+            yield self.chunks[self.chunk[order[begin]]], order[begin:end]
+            begin = end
+
+    def copy_to(self, out: Array, place: Array, kernels: ModuleType, name: str) -> None:
+        """Copy the tokens of sequence i to ``out[place[i] : place[i] + lengths[i]]``; `out` is int64 or int32.
+
+        Raises
+        ------
+        ValueError
+            A token that int32 cannot hold.
+        """
+        for tokens, which in self.parts():
+            begin, lengths = self.begin[which], self.lengths[which]
+            if out.dtype != np.int64 and tokens.dtype == np.int64:
+                tokens, begin = _touched(name, tokens, begin, lengths, out.dtype)
+            kernels.copy_stretches(tokens, begin, lengths, place[which], out)
+
+
+def ragged(name: str, sequences: Any, items: Any = None) -> Ragged:
+    """Read sequences of integer tokens; with `items` only those of these indices, and nothing of the others.
+
+    Lists and tuples of Python ints, arrays and CPU tensors in a list, a 2-D array, ``(tokens, offsets)``, Arrow list
+    columns, columns of Hugging Face datasets, a `Corpus`, or what this function returned.
+
+    Raises
+    ------
+    TypeError
+        Something else, or tokens that are not integers.
+    ValueError
+        Wrong offsets or shapes, null entries, tokens beyond int64; an index in `items` that is out of range.
+    """
+    if isinstance(sequences, Ragged):
+        return sequences if items is None else sequences.take("items", items)
+    if isinstance(sequences, list):
+        return _from_rows(name, sequences, items)
+    corpus = sys.modules.get("fastnlp.text.corpus")
+    if corpus is not None and isinstance(sequences, corpus.Corpus):
+        sequences = (sequences.ids, sequences.offsets)
+    if isinstance(sequences, tuple):
+        return _from_offsets(name, *_pair(name, sequences), items)
+    column = _columns.column_of(sequences)
+    if column is not None:
+        parts = _columns.list_column(name, column, _checked_or_none(items, column.n))
+        return _ready(name, Ragged(*parts))
+    if _arrays.library_of(sequences) == "torch":
+        sequences = _columns.tensor(name, sequences)
+    if isinstance(sequences, np.ndarray) and sequences.dtype != object:
+        return _from_array(name, sequences, items)
+    return _from_rows(name, sequences, items)
+
+
+def sequence_lengths(sequences: Any) -> Array:
+    """Return the number of tokens of each sequence, without looking at the tokens.
+
+    Parameters
+    ----------
+    sequences
+        ``N`` sequences of integer tokens: a list of lists, arrays or CPU tensors; an array ``(N, L)``; a tuple of
+        tokens ``(T,)`` and offsets ``(N + 1,)``; an Arrow list column (also sliced or chunked); a column of a Hugging
+        Face dataset, ``dataset["input_ids"]``; a `Corpus`, whose documents count.
+
+    Returns
+    -------
+    Array
+        ``(N,)`` int64, as `pack` and `bucket_batches` want it. Of columns and offsets the differences of offsets.
+
+    Raises
+    ------
+    TypeError
+        Not sequences of integers.
+    ValueError
+        Offsets that fall or leave the tokens; null sequences.
+
+    Examples
+    --------
+    >>> import fastnlp
+    >>> fastnlp.sequence_lengths([[5, 6, 7], [8]]).tolist()
+    [3, 1]
+    """
+    if isinstance(sequences, list):
+        return _row_lengths("sequences", sequences)
+    return ragged("sequences", sequences).lengths
+
+
+def checked_items(name: str, items: Any, n: int) -> Array:
+    """Return indices of n sequences as a contiguous ``(M,)`` int64 array.
+
+    Raises
+    ------
+    TypeError
+        Not integers.
+    ValueError
+        Not one axis, or an index outside ``[0, n)``.
+    """
+    array = _columns.integers(name, items)
+    outside = array.view(np.uint64) >= n  # negative ones are huge here
+    if outside.any():
+        raise ValueError(f"{name} holds {int(array[outside.argmax()])}, outside [0, {n}), the number of sequences")
+    return array
+
+
+def _checked_or_none(items: Any, n: int) -> Array | None:
+    return None if items is None else checked_items("items", items, n)
+
+
+def _pair(name: str, pair: tuple[Any, ...]) -> tuple[Array, Array]:
+    if len(pair) != 2:
+        raise TypeError(f"{name}: a tuple must be (tokens, offsets), got {len(pair)} entries: pass a list of sequences")
+    tokens, offsets = _columns.array(f"the tokens of {name}", pair[0]), _columns.array(f"the offsets of {name}", pair[1])
+    for what, x in (("tokens", tokens), ("offsets", offsets)):
+        if x.ndim != 1 or (x.dtype.kind not in "iu" and x.size):
+            raise TypeError(
+                f"{name}: a tuple must be (tokens, offsets), two arrays of integers of one axis, got {what} of "
+                f"{x.dtype.name} of shape {x.shape}: pass sequences as a list"
+            )
+    if not offsets.size:
+        raise ValueError(f"{name}: offsets are empty: there must be one more than there are sequences, the first 0")
+    return tokens, offsets.astype(np.int64, copy=False)
+
+
+def _from_offsets(name: str, tokens: Array, offsets: Array, items: Any) -> Ragged:
+    at = _checked_or_none(items, offsets.size - 1)
+    begin, end = (offsets[:-1], offsets[1:]) if at is None else (offsets[at], offsets[at + 1])
+    lengths = end - begin
+    if lengths.size and (lengths.min() < 0 or begin.min() < 0 or end.max() > tokens.size):
+        raise ValueError(f"{name}: offsets must rise from 0 or more to at most the number of tokens, {tokens.size}")
+    return _ready(name, Ragged((tokens,), None, _arrays.kernel_ready(begin), lengths))
+
+
+def _from_array(name: str, x: Array, items: Any) -> Ragged:
+    if x.ndim != 2:
+        raise ValueError(
+            f"{name} has shape {x.shape}: pass an array of shape (N, L), a list of sequences, or (tokens, offsets)"
+        )
+    rows = x if items is None else x[checked_items("items", items, x.shape[0])]
+    n, length = rows.shape
+    flat = np.ascontiguousarray(rows).reshape(-1)
+    return _ready(name, Ragged((flat,), None, np.arange(n) * length, np.full(n, length)))
+
+
+def _from_rows(name: str, sequences: Any, items: Any) -> Ragged:
+    if isinstance(sequences, str | bytes | dict) or not (
+        hasattr(sequences, "__len__") and hasattr(sequences, "__getitem__")
+    ):
+        raise TypeError(
+            f"{name} is of type {type(sequences).__name__}: pass a list of sequences, (tokens, offsets), "
+            "an Arrow list column or a column of a data set"
+        )
+    rows = sequences
+    if items is not None:
+        rows = [sequences[i] for i in checked_items("items", items, len(sequences)).tolist()]
+    elif not isinstance(sequences, list):
+        rows = [sequences[i] for i in range(len(sequences))]
+    lengths = _row_lengths(name, rows)
+    begin = np.cumsum(lengths) - lengths
+    if all(type(row) is list for row in rows):
+        tokens = _flat_ints(name, rows)
+    else:
+        tokens = _flat_arrays(name, rows)
+        if tokens.size != (int(lengths.sum()) if lengths.size else 0):
+            raise ValueError(f"{name} must be sequences of integers, of one axis each")
+    return _ready(name, Ragged((tokens,), None, begin, lengths))
+
+
+def _row_lengths(name: str, rows: list[Any]) -> Array:
+    try:
+        return np.fromiter(map(len, rows), np.int64, len(rows))
+    except TypeError:
+        for i, row in enumerate(rows):
+            if not hasattr(row, "__len__") or getattr(row, "ndim", 1) == 0:
+                raise TypeError(f"{name}[{i}] is {row!r}: a sequence of integers is wanted") from None
+        raise
+
+
+@lru_cache(4096)
+def _packer(n: int) -> Struct:
+    return Struct(f"{n}q")
+
+
+def _flat_ints(name: str, rows: list[list[Any]]) -> Array:
+    """Return lists of Python ints as one array. `struct` reads them at twice the speed of `numpy.array`."""
+    try:
+        flat = bytearray().join([_packer(len(row)).pack(*row) for row in rows])
+    except StructError:
+        for i, row in enumerate(rows):
+            for j, value in enumerate(row):
+                _check_int(f"{name}[{i}]", j, value)
+        raise
+    return np.frombuffer(flat, np.int64)
+
+
+def _check_int(name: str, at: int, value: Any) -> None:
+    try:
+        _packer(1).pack(value)
+    except StructError:
+        if hasattr(value, "__index__"):
+            raise ValueError(f"{name} holds {value!r} at index {at}, beyond int64") from None
+        raise TypeError(f"{name} holds {value!r} at index {at}: integers are wanted") from None
+
+
+def _flat_arrays(name: str, rows: list[Any]) -> Array:
+    arrays = []
+    for i, row in enumerate(rows):
+        if type(row) is list:
+            row = _flat_ints(name, [row]) if not i else _flat_ints(f"{name}[{i}:]", [row])
+        x = row if type(row) is np.ndarray else _columns.array(f"{name}[{i}]", row)
+        if x.ndim != 1:
+            raise ValueError(f"{name}[{i}] has shape {x.shape}: a sequence of integers, of one axis, is wanted")
+        if x.size:
+            arrays.append(x if x.dtype in _NATIVE else _converted(f"{name}[{i}]", x, np.dtype(np.int64)))
+    if len({x.dtype for x in arrays}) > 1:
+        arrays = [x.astype(np.int64, copy=False) for x in arrays]
+    return np.concatenate(arrays) if arrays else np.empty(0, np.int64)
+
+
+def _ready(name: str, sequences: Ragged) -> Ragged:
+    """Return the same sequences with chunks that kernels can read; of other dtypes only what is touched is converted."""
+    for tokens in sequences.chunks:
+        if not (tokens.dtype in _NATIVE and tokens.flags.carray and tokens.dtype.isnative):
+            break
+    else:
+        return sequences
+    begin = sequences.begin.copy()
+    chunks = list(sequences.chunks)
+    for c, tokens in enumerate(chunks):
+        if tokens.dtype.newbyteorder("=") in _NATIVE and tokens.flags.c_contiguous and tokens.dtype.isnative:
+            chunks[c] = _arrays.kernel_ready(np.asarray(tokens))
+            continue
+        which = slice(None) if sequences.chunk is None else sequences.chunk == c
+        dtype = tokens.dtype.newbyteorder("=")
+        wanted = dtype if dtype in _NATIVE else np.dtype(np.int32 if dtype.itemsize < 4 else np.int64)
+        chunks[c], begin[which] = _touched(name, tokens, begin[which], sequences.lengths[which], wanted)
+    return replace(sequences, chunks=tuple(chunks), begin=begin)
+
+
+def _touched(name: str, tokens: Array, begin: Array, lengths: Array, dtype: Any) -> tuple[Array, Array]:
+    """Return the tokens that are touched in another dtype, and where each sequence begins among them."""
+    if not lengths.size:
+        return np.empty(0, dtype), begin
+    first, last = int(begin.min()), int((begin + lengths).max())
+    total = int(lengths.sum())
+    if last - first <= 2 * total:
+        return _converted(name, tokens[first:last], dtype), begin - first
+    pieces = [tokens[b : b + n] for b, n in zip(begin.tolist(), lengths.tolist(), strict=True)]
+    return _converted(name, np.concatenate(pieces), dtype), np.cumsum(lengths) - lengths
+
+
+def _converted(name: str, tokens: Array, dtype: Any) -> Array:
+    """Return tokens in `dtype`, all of them as they were.
+
+    Raises
+    ------
+    TypeError
+        They are not integers.
+    ValueError
+        One is beyond `dtype`.
+    """
+    if tokens.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, got {tokens.dtype.name}: convert the tokens with .astype(np.int64)")
+    limits = np.iinfo(dtype)
+    if tokens.size and (int(tokens.min()) < limits.min or int(tokens.max()) > limits.max):
+        raise ValueError(f"{name} holds tokens from {tokens.min()} to {tokens.max()}, beyond {np.dtype(dtype).name}")
+    return tokens.astype(dtype, order="C")
