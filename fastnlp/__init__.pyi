@@ -10,6 +10,8 @@ from fastnlp._threads import get_num_threads as get_num_threads
 from fastnlp._threads import set_num_threads as set_num_threads
 from fastnlp.ops._cooccurrence_result import CooccurrenceCounts as CooccurrenceCounts
 from fastnlp.ops._criterion import LossStats as LossStats
+from fastnlp.ops._ragged import sequence_lengths as sequence_lengths
+from fastnlp.ops.block_diagonal_mask import block_diagonal_mask as block_diagonal_mask
 from fastnlp.ops.bucket_batches import Batches as Batches
 from fastnlp.ops.bucket_batches import bucket_batches as bucket_batches
 from fastnlp.ops.cooccurrence import cooccurrence as cooccurrence
@@ -24,6 +26,12 @@ from fastnlp.ops.linear_kl_div import linear_kl_div as linear_kl_div
 from fastnlp.ops.linear_softmax import linear_softmax as linear_softmax
 from fastnlp.ops.pack import Packing as Packing
 from fastnlp.ops.pack import pack as pack
+from fastnlp.ops.pack_arrays import PackedArrays as PackedArrays
+from fastnlp.ops.pack_arrays import pack_arrays as pack_arrays
+from fastnlp.ops.pack_arrays import unpack_arrays as unpack_arrays
+from fastnlp.ops.pad_arrays import PaddedArrays as PaddedArrays
+from fastnlp.ops.pad_arrays import pad_arrays as pad_arrays
+from fastnlp.ops.pad_arrays import unpad_arrays as unpad_arrays
 from fastnlp.ops.pool import pool as pool
 from fastnlp.ops.softmax import log_softmax as log_softmax
 from fastnlp.ops.softmax import logsumexp as logsumexp

@@ -1,14 +1,14 @@
-"""Sequences one after another, and which tokens may attend to each other (the meaning: ``reference/pack_arrays.py``).
+"""Sequences one after another in flat arrays (the meaning: ``reference/pack_arrays.py``).
 
-Schedule: one pass over the segments for positions and numbers, one over the pieces for the tokens, in parallel where
-they are long. The mask, which has far more entries than there are tokens, is written row by row.
+Schedule: one pass over the segments for positions and numbers, one over the pieces for the tokens, one over the gaps,
+each in parallel where there is much of them. Bytes a place: the four results written; a token's read.
 """
 
 from __future__ import annotations
 
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit
-from fastnlp.kernels.cpu._tokens import TOKENS_A_TASK, grain_of
+from fastnlp.kernels.cpu._tokens import grain_of
 from fastnlp.kernels.cpu._tokens import copy_stretches as copy_stretches
 from fastnlp.kernels.cpu._tokens import fill_stretches as fill_stretches
 
@@ -18,12 +18,6 @@ def label_segments(cu_seqlens, number, position_start, position_ids, sequence_id
     n = number.size
     grain = grain_of(n, position_ids.size)
     run(_label_segments, n, cu_seqlens, number, position_start, position_ids, sequence_ids, grain=grain)
-
-
-def block_mask(ids, causal, mask):  # (R, C), (R, C, C)
-    """mask[r, i, j] = ids[r, i] == ids[r, j], and j <= i where it is causal."""
-    width = ids.shape[1]
-    run(_block_mask, ids.size, ids, causal, mask, grain=max(1, TOKENS_A_TASK // max(1, width)))
 
 
 @jit("(int64, int64, int64[::1], int64[::1], int64, {i}[::1], {i}[::1])")
@@ -36,16 +30,3 @@ def _label_segments(first, last, cu_seqlens, number, position_start, position_id
         step = 1 if mine else 0
         for j in range(positions.size):
             positions[j] = position_start + step * j
-
-
-@jit("(int64, int64, int32[:, ::1], boolean, boolean[:, :, ::1])")
-def _block_mask(first, last, ids, causal, mask):
-    width = ids.shape[1]
-    for i in range(first, last):
-        row = ids[i // width]
-        out = mask[i // width, i % width]
-        mine = row[i % width]
-        seen = i % width + 1 if causal else width
-        for j in range(seen):
-            out[j] = row[j] == mine
-        out[seen:] = False

@@ -1,4 +1,4 @@
-"""Sequences one after another in flat arrays, or in rows, and which tokens may attend to each other.
+"""Sequences one after another in flat arrays, or in rows of one width.
 
 The places are cut into segments: a piece of a sequence, or a run of padding, which has number 0. Segment s is
 ``cu_seqlens[s] .. cu_seqlens[s + 1]``.
@@ -18,10 +18,3 @@ def label_segments(cu_seqlens, number, position_start, position_ids, sequence_id
     sizes = np.diff(cu_seqlens)
     sequence_ids[...] = np.repeat(number, sizes)
     position_ids[...] = position_start + np.where(sequence_ids, spread(np.zeros_like(sizes), sizes), 0)
-
-
-def block_mask(ids, causal, mask):  # (R, C), (R, C, C)
-    """mask[r, i, j] = ids[r, i] == ids[r, j], and j <= i where it is causal."""
-    np.equal(ids[:, :, None], ids[:, None, :], out=mask)
-    if causal:
-        mask &= np.tri(ids.shape[1], dtype=bool)
