@@ -9,19 +9,22 @@ import numpy as np
 from fastnlp import _arrays
 from fastnlp._arrays import Array
 from fastnlp._checks import LARGEST
+from fastnlp.ops import _columns
 
 
 def checked_lengths(lengths: Any) -> Array:
     """Return `lengths` as a one-dimensional, contiguous int32 array.
 
+    They may be a list, an array, a CPU tensor, an Arrow array or a column of a data set.
+
     Raises
     ------
     TypeError
-        Not integers.
+        Not integers, or not in the memory of the CPU.
     ValueError
-        Not one axis, or a length that is negative or beyond int32.
+        Not one axis, a null entry, or a length that is negative or beyond int32.
     """
-    array = _arrays.integers("lengths", lengths)
+    array = _arrays.integers("lengths", _columns.array("lengths", lengths))
     if array.size and (array.min() < 0 or array.max() > LARGEST):
         first = int(np.flatnonzero((array < 0) | (array > LARGEST))[0])
         raise ValueError(
