@@ -37,6 +37,8 @@ from fastnlp.ops.softmax import log_softmax as log_softmax
 from fastnlp.ops.softmax import logsumexp as logsumexp
 from fastnlp.ops.softmax import softmax as softmax
 from fastnlp.ops.softmax_kl_div import softmax_kl_div as softmax_kl_div
+from fastnlp.ops.stream_packer import StreamPacker as StreamPacker
+from fastnlp.ops.stream_packer import StreamRow as StreamRow
 from fastnlp.text import Corpus as Corpus
 from fastnlp.text import KeyedVectors as KeyedVectors
 from fastnlp.text import Vocabulary as Vocabulary
