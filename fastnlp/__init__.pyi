@@ -10,8 +10,11 @@ from fastnlp._threads import get_num_threads as get_num_threads
 from fastnlp._threads import set_num_threads as set_num_threads
 from fastnlp.ops._cooccurrence_result import CooccurrenceCounts as CooccurrenceCounts
 from fastnlp.ops._criterion import LossStats as LossStats
+from fastnlp.ops._packing import Packing as Packing
 from fastnlp.ops._ragged import sequence_lengths as sequence_lengths
 from fastnlp.ops.block_diagonal_mask import block_diagonal_mask as block_diagonal_mask
+from fastnlp.ops.assemble_pairs import PairArrays as PairArrays
+from fastnlp.ops.assemble_pairs import assemble_pairs as assemble_pairs
 from fastnlp.ops.bucket_batches import Batches as Batches
 from fastnlp.ops.bucket_batches import bucket_batches as bucket_batches
 from fastnlp.ops.cooccurrence import cooccurrence as cooccurrence
@@ -24,7 +27,6 @@ from fastnlp.ops.linear import linear as linear
 from fastnlp.ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from fastnlp.ops.linear_kl_div import linear_kl_div as linear_kl_div
 from fastnlp.ops.linear_softmax import linear_softmax as linear_softmax
-from fastnlp.ops.pack import Packing as Packing
 from fastnlp.ops.pack import pack as pack
 from fastnlp.ops.pack_arrays import PackedArrays as PackedArrays
 from fastnlp.ops.pack_arrays import pack_arrays as pack_arrays

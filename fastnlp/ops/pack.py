@@ -1,92 +1,27 @@
-"""`pack`, `Packing`.
+"""`pack`.
 
-A backend provides ``first_fit_decreasing(sizes, counts, capacity, max_per_row, ...)``, which plans rows for a histogram
-of lengths, and ``deal(keys, visit, n_keys, ...)``, which deals the items to a plan's rows.
+A backend provides the plans ``first_fit_decreasing(sizes, counts, capacity, ...)`` and ``best_fit_decreasing`` for a
+histogram of lengths, ``count_keys`` and ``sort_by_key`` to sort the items, ``deal(order, ...)`` to deal the sorted
+ones to a plan's rows, and ``next_fit(sizes, capacity, ...)``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import isqrt
-from types import ModuleType
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import Any
 
 from fastnlp._arrays import Array
 from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
-from fastnlp.ops._groups import IndexGroups, pointer, share, sums
-from fastnlp.ops._lengths import checked_lengths, sort_keys
+from fastnlp.ops._groups import sums
+from fastnlp.ops._lengths import checked_lengths
+from fastnlp.ops._overlong import OVERLONG, fitted
+from fastnlp.ops._pack_plan import decreasing
+from fastnlp.ops._pack_rows import histogram, rows_in_order, rows_of_plan
+from fastnlp.ops._packing import Packing as Packing
+from fastnlp.ops._packing import squares
+from fastnlp.ops._shuffle import permutation
 
-ALGORITHMS = ("first_fit_decreasing",)
-OVERLONG = ("error", "truncate", "drop")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Packing(IndexGroups):
-    """Rows of item indices; ``packing[i]`` are the items of row i, ``len(packing)`` the number of rows.
-
-    Attributes
-    ----------
-    row_ptr
-        ``(rows + 1,)`` int64; row i is ``items[row_ptr[i] : row_ptr[i + 1]]``.
-    items
-        Indices into the lengths that were packed, row by row, int64.
-    lengths
-        Tokens of each of these items in its row, int32.
-    row_tokens
-        Tokens in each row, ``(rows,)`` int64.
-    row_squares
-        The sum of their squared lengths, which attention costs, ``(rows,)`` int64.
-    capacity
-        Tokens that a row can hold.
-    lower_bound
-        No packing of these items, whatever the algorithm, has fewer rows.
-    n_truncated, n_dropped
-        Items longer than the capacity that were counted as `capacity` tokens, or left out.
-    """
-
-    _unit: ClassVar[str] = "rows"
-    _ptr_field: ClassVar[str] = "row_ptr"
-
-    row_ptr: Array
-    items: Array
-    lengths: Array
-    row_tokens: Array
-    row_squares: Array
-    capacity: int
-    lower_bound: int
-    n_truncated: int
-    n_dropped: int
-    seed: int | None = None
-    epoch: int = 0
-
-    @property
-    def efficiency(self) -> float:
-        """Tokens in the rows divided by ``rows * capacity``; 1.0 where there are no rows."""
-        return share(int(self.row_tokens.sum()), len(self) * self.capacity)
-
-    def _regroup(self, group: Array, ptr: Array, lengths: Array) -> dict[str, Any]:
-        tokens = sums(lengths, ptr)
-        fewest = max(1, -(-int(tokens.sum()) // self.capacity)) if group.size else 0
-        return {"row_tokens": tokens, "row_squares": sums(lengths.astype(np.int64) ** 2, ptr), "lower_bound": fewest}
-
-    def _cost(self, balance: str) -> Array:
-        return self.row_squares if balance == "squares" else self.row_tokens
-
-    def _figures(self) -> dict[str, object]:
-        return {
-            "rows": len(self),
-            "lower bound": self.lower_bound,
-            "capacity": self.capacity,
-            "items": self.items.size,
-            "most items in a row": int(np.diff(self.row_ptr).max(initial=0)),
-            "tokens": int(self.row_tokens.sum()),
-            "efficiency": self.efficiency,
-            "truncated": self.n_truncated,
-            "dropped": self.n_dropped,
-        }
+ALGORITHMS = ("first_fit_decreasing", "best_fit_decreasing", "next_fit")
 
 
 def pack(
@@ -95,7 +30,10 @@ def pack(
     *,
     algorithm: str = "first_fit_decreasing",
     max_per_bin: int | None = None,
+    item_multiple: int = 1,
     overlong: str = "error",
+    seed: int | None = None,
+    epoch: int = 0,
     backend: str | None = None,
 ) -> Packing:
     """Pack items into as few rows of `capacity` tokens as the algorithm finds.
@@ -149,93 +87,56 @@ def pack(
     >>> [row.tolist() for row in packing], packing.efficiency
     ([[2, 3], [0, 1]], 0.9)
     """
-    kernels = kernels_for("pack", backend, lengths)
     lengths = checked_lengths(lengths)
+    kernels = kernels_for("pack", backend)
     capacity = integer("capacity", capacity, least=1)
     most = None if max_per_bin is None else integer("max_per_bin", max_per_bin, least=1)
+    multiple = integer("item_multiple", item_multiple, least=1)
+    seed = None if seed is None else integer("seed", seed, least=0, most=None)
+    epoch = integer("epoch", epoch, least=0, most=None)
     for name, value, known in (("algorithm", algorithm, ALGORITHMS), ("overlong", overlong, OVERLONG)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+    room = capacity // multiple
+    if not room:
+        raise ValueError(f"item_multiple must be at most the capacity of {capacity}, got {multiple}: no item would fit")
 
-    n_overlong = int(np.count_nonzero(lengths > capacity))
-    if n_overlong and overlong == "error":
-        raise ValueError(_overlong_message(lengths, capacity, n_overlong))
-    if overlong == "truncate":
-        lengths = np.minimum(lengths, capacity)
+    def shuffled(n: int, use: str) -> Array | None:
+        return None if seed is None else permutation(n, seed, epoch, use=use, backend=backend)
 
-    keys, key_lengths = sort_keys(lengths)
-    counts = np.bincount(keys, minlength=key_lengths.size)
-    present = np.flatnonzero(counts)
-    sizes, counts = key_lengths[present], counts[present]
-    fitting = int(np.searchsorted(sizes, capacity, "right"))  # what is dropped sorts behind and is never dealt
-    sizes, counts = sizes[:fitting], counts[:fitting]
-    n = int(counts.sum())
+    in_order = algorithm == "next_fit"
+    first = shuffled(lengths.size, "items") if in_order else None
+    row = f"the capacity of {capacity}" + (f" in multiples of {multiple}" if capacity % multiple else "")
+    pieces = fitted(lengths if first is None else lengths[first], room * multiple, overlong, row=row)
+    n = pieces.lengths.size
     most = min(most or n, n)
+    sizes = pieces.lengths if multiple == 1 else -(-pieces.lengths // multiple)
+    visit = None if in_order else shuffled(n, "items")
+    counted = histogram(kernels, sizes, visit)
+    if in_order:
+        rows = rows_in_order(kernels, sizes, room, most)
+    else:
+        plan = decreasing(kernels, algorithm, counted.sizes, counted.counts, room, most)
+        rows = rows_of_plan(kernels, plan, counted, visit, shuffled(int(plan.repeats.sum()), "rows"))
 
-    repeats, tokens, entry_ptr, start, copies = _plan(kernels, algorithm, sizes, counts, capacity, most)
-    width = np.diff(pointer(copies)[entry_ptr])
-    row_ptr = pointer(np.repeat(width, repeats))
-    items = np.empty(n, np.int64)
-    kernels.deal(keys, np.arange(keys.size), key_lengths.size, repeats, entry_ptr, start, copies, row_ptr, items)
-    placed = lengths[items]
+    placed, tokens, squared = rows.sizes, rows.row_tokens, rows.row_squares
+    if multiple > 1:
+        placed = pieces.lengths[rows.pieces]
+        tokens, squared = sums(placed, rows.row_ptr), squares(placed, rows.row_ptr)
+    items = rows.pieces if pieces.items is None else pieces.items[rows.pieces]
     return Packing(
-        row_ptr,
-        items,
+        rows.row_ptr,
+        items if first is None else first[items],
         placed,
-        np.repeat(tokens, repeats),
-        sums(placed.astype(np.int64) ** 2, row_ptr),
+        None if pieces.starts is None else pieces.starts[rows.pieces],
+        tokens,
+        squared,
         capacity,
-        lower_bound=_lower_bound(sizes, counts, capacity, most),
-        n_truncated=n_overlong if overlong == "truncate" else 0,
-        n_dropped=n_overlong if overlong == "drop" else 0,
+        multiple,
+        lower_bound=counted.lower_bound(room, most),
+        n_truncated=pieces.n_truncated,
+        n_split=pieces.n_split,
+        n_dropped=pieces.n_dropped,
+        seed=seed,
+        epoch=epoch,
     )
-
-
-def _overlong_message(lengths: Array, capacity: int, n_overlong: int) -> str:
-    first = int(np.argmax(lengths > capacity))
-    return (
-        f"{n_overlong} of {lengths.size} lengths exceed the capacity of {capacity}, the first at index {first} "
-        f"({int(lengths[first])} tokens): raise capacity, or pass overlong='truncate' or overlong='drop'"
-    )
-
-
-def _plan(
-    kernels: ModuleType, algorithm: str, sizes: Array, counts: Array, capacity: int, most: int
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Return repeats, tokens, entry_ptr, start and copies of the plan, cut to what it used.
-
-    A pattern uses up a length, or leaves too few of one for the next row, which then uses it up: at most two patterns
-    for each length. A row of C tokens has at most m different lengths above 0, with 1 + 2 + ... + m <= C.
-    """
-    n = int(counts.sum())
-    most_patterns = min(2 * sizes.size, n)
-    most_entries = min(most_patterns * (isqrt(2 * capacity) + 1), n)
-    repeats, tokens = np.empty((2, most_patterns), np.int64)
-    entry_ptr = np.empty(most_patterns + 1, np.int64)
-    start, copies = np.empty((2, most_entries), np.int64)  # memory that is not used is never touched
-    used = np.empty(2, np.int64)
-    plan = getattr(kernels, algorithm)
-    plan(sizes, counts, capacity, most, repeats, tokens, entry_ptr, start, copies, used)
-    patterns, entries = used.tolist()
-    return repeats[:patterns], tokens[:patterns], entry_ptr[: patterns + 1], start[:entries], copies[:entries]
-
-
-def _lower_bound(sizes: Array, counts: Array, capacity: int, most: int) -> int:
-    """Return the number of rows that any packing needs at least.
-
-    Martello and Toth's L2: items above C / 2 have a row each. For a threshold a <= C / 2, those above C - a share their
-    row with no item of a or more; the others have room for `left` tokens of the items from a to C / 2, of which `short`
-    need further rows.
-    """
-    n = int(counts.sum())
-    if n == 0:
-        return 0
-    items, tokens = pointer(counts), pointer(counts * sizes)
-    half = int(np.searchsorted(2 * sizes, capacity, "right"))
-    threshold = np.append(0, sizes[:half])
-    begin = np.append(0, np.arange(half))  # the first length that is not below the threshold
-    top = np.searchsorted(sizes, capacity - threshold, "right")
-    left = (items[top] - items[half]) * capacity - (tokens[top] - tokens[half])
-    short = int((tokens[half] - tokens[begin] - left).max())
-    bound = n - int(items[half]) + max(0, -(-short // capacity))
-    return max(1, bound, -(-n // most))

@@ -2,7 +2,7 @@
 
 Schedule: items are cut into chunks; each counts its keys, a running sum over (key, chunk) tells where the items of each
 key in each chunk go, and each chunk writes them there. Chunks are several times as long as there are keys, so that the
-counts take less memory than the items. Bytes an item: 32, two reads of index and key and one write.
+counts take less memory than the items.
 """
 
 from __future__ import annotations
@@ -12,30 +12,44 @@ import numpy as np
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit
 
-_ITEMS_A_TASK = 1 << 17
+
+def count_keys(keys, counts):  # (N,), (chunks, K)
+    """counts[c, k] = how many items of chunk c have key k; chunks have ``ceil(N / chunks)`` items."""
+    counts.fill(0)
+    chunk = -(-keys.size // len(counts))
+    run(_count, keys.size, keys, chunk, counts, grain=chunk)
 
 
-def counting_sort(keys, visit, n_keys, order):  # (N,) int32, (M,) int64, (M,) int64
+def sort_by_key(keys, values, counts, order):  # (N,), (N,) or None, (chunks, K), (N,)
+    """Write `values`, or 0, 1, 2 ..., sorted by key to `order`, equal keys in their order; `counts` by `count_keys`."""
+    chunk = -(-keys.size // len(counts))
+    places = np.cumsum(counts.T).reshape(counts.shape[::-1]).T - counts
+    run(_place, keys.size, keys, values, chunk, np.ascontiguousarray(places), order, grain=chunk)
+
+
+def counting_sort(keys, visit, n_keys, order):  # (N,) int32, (M,), (M,)
     """Write `visit` to `order`, sorted by keys[visit]; items of one key stay in the order of `visit`."""
-    chunk = max(_ITEMS_A_TASK, 4 * n_keys)
-    counts = np.zeros((-(-visit.size // chunk), n_keys), np.int64)  # (chunks, keys)
-    run(_count, visit.size, keys, visit, chunk, counts, grain=chunk)
-    ends = np.cumsum(counts.T).reshape(n_keys, -1).T if counts.size else counts
-    run(_place, visit.size, keys, visit, chunk, np.ascontiguousarray(ends - counts), order, grain=chunk)
+    if visit.size:
+        visited = keys[visit]
+        counts = np.empty((max(1, visit.size // max(1 << 17, 4 * n_keys)), n_keys), np.int64)
+        count_keys(visited, counts)
+        sort_by_key(visited, visit, counts, order)
 
 
-@jit("(int64, int64, int32[::1], int64[::1], int64, int64[:, ::1])")
-def _count(begin, end, keys, visit, chunk, counts):
+@jit("(int64, int64, int32[::1], int64, int64[:, ::1])")
+def _count(begin, end, keys, chunk, counts):
     mine = counts[begin // chunk]
     for i in range(begin, end):
-        mine[keys[visit[i]]] += 1
+        mine[keys[i]] += 1
 
 
-@jit("(int64, int64, int32[::1], int64[::1], int64, int64[:, ::1], int64[::1])")
-def _place(begin, end, keys, visit, chunk, places, order):
+@jit(
+    "(int64, int64, int32[::1], none, int64, int64[:, ::1], {i}[::1])",
+    "(int64, int64, int32[::1], {i}[::1], int64, int64[:, ::1], {i}[::1])",
+)
+def _place(begin, end, keys, values, chunk, places, order):
     place = places[begin // chunk]
     for i in range(begin, end):
-        item = visit[i]
-        key = keys[item]
-        order[place[key]] = item
+        key = keys[i]
+        order[place[key]] = i if values is None else values[i]
         place[key] += 1

@@ -11,9 +11,12 @@ import numpy as np
 
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit, kernel_part
-from fastnlp.kernels.cpu._sort import counting_sort
+from fastnlp.kernels.cpu._sort import count_keys as count_keys
+from fastnlp.kernels.cpu._sort import sort_by_key as sort_by_key
+from fastnlp.kernels.reference._best_fit import best_fit_decreasing as best_fit_decreasing
 
 _ITEMS_A_TASK = 1 << 16
+_ITEMS_A_BLOCK = 1 << 11  # its rows stay in the nearest cache while each of their columns is written
 
 
 def first_fit_decreasing(  # (D,), (D,); (P,), (P,), (P + 1,), (E,), (E,), (2,)
@@ -26,16 +29,18 @@ def first_fit_decreasing(  # (D,), (D,); (P,), (P,), (P + 1,), (E,), (E,), (2,)
     _plan(sizes, counts.copy(), cursor, below, capacity, max_per_row, repeats, tokens, entry_ptr, start, copies, used)
 
 
-def deal(keys, visit, n_keys, repeats, entry_ptr, start, copies, row_ptr, items):
-    # (N,), (N,), (P,), (P + 1,), (E,), (E,), (R + 1,), (M,)
-    """Deal the items, sorted by key and in the order of `visit` within one, to the rows of a plan."""
-    order = np.empty_like(visit)
-    counting_sort(keys, visit, n_keys, order)
-    n_rows = row_ptr.size - 1
-    pattern = np.repeat(np.arange(repeats.size), repeats)  # (R,)
-    first = np.cumsum(repeats) - repeats
-    grain = max(1, _ITEMS_A_TASK * n_rows // max(1, items.size))
-    run(_deal, n_rows, order, pattern, first, entry_ptr, start, copies, row_ptr, items, grain=grain)
+def next_fit(sizes, capacity, max_per_row, row_ptr, used):  # (N,), (N + 1,), (1,)
+    """Cut the items, in their order, into rows: a row ends before the first item that does not fit; used = (rows,)."""
+    _next_fit(sizes, capacity, max_per_row, row_ptr, used)
+
+
+def deal(order, repeats, entry_ptr, start, copies, sizes, place, items, lengths):
+    # (N,), (P,), (P + 1,), (E,), (E,), (E,), (R,), (N,), (N,)
+    """Deal the items, sorted by length, to a plan's rows: row r begins at place[r], entry e has the length sizes[e]."""
+    first = np.zeros(repeats.size + 1, np.int64)
+    np.cumsum(repeats, out=first[1:])
+    grain = max(1, _ITEMS_A_TASK * place.size // max(1, items.size))
+    run(_deal, place.size, order, first, entry_ptr, start, copies, sizes, place, items, lengths, grain=grain)
 
 
 @jit(
@@ -98,14 +103,47 @@ def _at_most(sizes, n, room):
     return low
 
 
-@jit("(int64, int64, int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1])")
-def _deal(begin, end, order, pattern, first, entry_ptr, start, copies, row_ptr, items):
-    for r in range(begin, end):
-        p = pattern[r]
-        place = row_ptr[r]
+@jit("(int32[::1], int64, int64, int64[::1], int64[::1])")
+def _next_fit(sizes, capacity, max_per_row, row_ptr, used):
+    rows = begin = 0
+    tokens = 0
+    for i in range(sizes.size):
+        tokens += sizes[i]
+        if i == begin:
+            row_ptr[rows] = i
+            rows += 1
+        elif tokens > capacity or i - begin == max_per_row:
+            row_ptr[rows] = i
+            rows += 1
+            begin = i
+            tokens = int(sizes[i])
+    row_ptr[rows] = sizes.size
+    used[0] = rows
+
+
+@jit(
+    "(int64, int64, {i}[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], {i}[::1],"
+    " int32[::1])"
+)
+def _deal(begin, end, order, first, entry_ptr, start, copies, sizes, place, items, lengths):
+    p = np.searchsorted(first, begin, "right") - 1
+    row = begin
+    while row < end:
+        while first[p + 1] <= row:
+            p += 1
+        width = np.int64(0)
         for e in range(entry_ptr[p], entry_ptr[p + 1]):
-            k = copies[e]
-            source = start[e] + (r - first[p]) * k
+            width += copies[e]
+        stop = min(end, first[p + 1], row + max(1, _ITEMS_A_BLOCK // width))
+        column = np.int64(0)
+        for e in range(entry_ptr[p], entry_ptr[p + 1]):
+            k, size = copies[e], np.int32(sizes[e])
             for i in range(k):
-                items[place + i] = order[source + i]
-            place += k
+                source = start[e] + (row - first[p]) * k + i
+                for r in range(row, stop):
+                    at = place[r] + column
+                    items[at] = order[source]
+                    lengths[at] = size
+                    source += k
+                column += 1
+        row = stop

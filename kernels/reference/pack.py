@@ -15,7 +15,9 @@ from bisect import bisect_left, bisect_right
 
 import numpy as np
 
-from fastnlp.kernels.reference._sort import counting_sort
+from fastnlp.kernels.reference._best_fit import best_fit_decreasing as best_fit_decreasing
+from fastnlp.kernels.reference._sort import count_keys as count_keys
+from fastnlp.kernels.reference._sort import sort_by_key as sort_by_key
 
 
 def first_fit_decreasing(  # (D,), (D,); (P,), (P,), (P + 1,), (E,), (E,), (2,)
@@ -43,20 +45,37 @@ def first_fit_decreasing(  # (D,), (D,); (P,), (P,), (P + 1,), (E,), (E,), (2,)
     used[:] = p, e
 
 
-def deal(keys, visit, n_keys, repeats, entry_ptr, start, copies, row_ptr, items):
-    # (N,), (N,), (P,), (P + 1,), (E,), (E,), (R + 1,), (M,)
-    """Deal the items, sorted by key and in the order of `visit` within one, to the rows of a plan."""
-    order = np.empty_like(visit)
-    counting_sort(keys, visit, n_keys, order)
+def next_fit(sizes, capacity, max_per_row, row_ptr, used):  # (N,), (N + 1,), (1,)
+    """Cut the items, in their order, into rows: a row ends before the first item that does not fit; used = (rows,)."""
+    n = sizes.size
+    tokens = np.zeros(n + 1, np.int64)
+    np.cumsum(sizes, out=tokens[1:])
+    end = np.searchsorted(tokens, tokens[:-1] + capacity, "right") - 1  # of a row that begins here
+    end = np.minimum(end, np.arange(n) + max_per_row).tolist()
+    row_ptr[0] = rows = at = 0
+    while at < n:
+        at = end[at]
+        rows += 1
+        row_ptr[rows] = at
+    used[0] = rows
+
+
+def deal(order, repeats, entry_ptr, start, copies, sizes, place, items, lengths):
+    # (N,), (P,), (P + 1,), (E,), (E,), (E,), (R,), (N,), (N,)
+    """Deal the items, sorted by length, to a plan's rows: row r begins at place[r], entry e has the length sizes[e]."""
     first = 0
     for p, times in enumerate(repeats):
-        rows = items[row_ptr[first] : row_ptr[first + times]].reshape(times, -1)
+        entries = range(entry_ptr[p], entry_ptr[p + 1])
+        rows = np.hstack([order[start[e] : start[e] + times * copies[e]].reshape(times, -1) for e in entries])
+        tokens = np.hstack([np.full(copies[e], sizes[e], lengths.dtype) for e in entries])
+        begin, width = place[first : first + times], tokens.size
         first += times
-        column = 0
-        for e in range(entry_ptr[p], entry_ptr[p + 1]):
-            begin, k = start[e], copies[e]
-            rows[:, column : column + k] = order[begin : begin + times * k].reshape(times, k)
-            column += k
+        if begin[-1] - begin[0] == (times - 1) * width and (np.diff(begin) == width).all():  # one after another
+            at = slice(begin[0], begin[0] + times * width)
+            items[at], lengths[at].reshape(times, width)[...] = rows.reshape(-1), tokens
+        else:
+            at = begin[:, None] + np.arange(width)
+            items[at], lengths[at] = rows, tokens
 
 
 def _fill_row(alive, left, capacity, max_per_row):

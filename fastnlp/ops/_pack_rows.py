@@ -1,0 +1,86 @@
+"""From sizes of pieces to rows of pieces, for `pack`: by a plan on their histogram, or in their order."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from fastnlp._arrays import Array
+from fastnlp.ops._groups import pointer, sums
+from fastnlp.ops._lengths import sort_keys
+from fastnlp.ops._pack_plan import Plan, lower_bound
+from fastnlp.ops._packing import squares
+from fastnlp.ops._shuffle import index_dtype
+
+_PIECES_A_CHUNK = 1 << 17
+
+
+class Histogram(NamedTuple):
+    """How many pieces there are of each size, and what it takes to sort them."""
+
+    keys: Array  # (N,) int32, in the order in which equal sizes are to be dealt
+    chunk_counts: Array  # (chunks, K) int64
+    sizes: Array  # (D,) int64, increasing
+    counts: Array  # (D,) int64, none 0
+
+    def lower_bound(self, capacity: int, max_per_row: int) -> int:
+        """Return the number of rows that any packing needs at least."""
+        return lower_bound(self.sizes, self.counts, capacity, max_per_row)
+
+
+class Rows(NamedTuple):
+    """Rows of pieces, with their sizes."""
+
+    row_ptr: Array
+    pieces: Array  # (N,), row by row
+    sizes: Array  # (N,) int32
+    row_tokens: Array  # (R,) int64
+    row_squares: Array  # (R,) int64
+
+
+def histogram(kernels: ModuleType, sizes: Array, visit: Array | None) -> Histogram:
+    """Count the sizes of pieces, ``(N,)`` int32, which are visited in a shuffled order, or in their own."""
+    keys, key_sizes = sort_keys(sizes)
+    if visit is not None:
+        keys = keys[visit]
+    chunks = max(1, keys.size // max(_PIECES_A_CHUNK, 4 * key_sizes.size))
+    chunk_counts = np.empty((chunks, key_sizes.size), np.int64)
+    kernels.count_keys(keys, chunk_counts)
+    counts = chunk_counts.sum(axis=0)
+    present = np.flatnonzero(counts)
+    return Histogram(keys, chunk_counts, key_sizes[present], counts[present])
+
+
+def rows_of_plan(
+    kernels: ModuleType, plan: Plan, pieces: Histogram, visit: Array | None, row_order: Array | None
+) -> Rows:
+    """Deal the pieces, sorted by size, to the rows of a plan, which then come in the given order, or in the plan's."""
+    n = pieces.keys.size
+    by_size, dealt = np.empty((2, n), index_dtype(n))
+    kernels.sort_by_key(pieces.keys, visit, pieces.chunk_counts, by_size)
+    sizes = pieces.sizes[np.searchsorted(pointer(pieces.counts), plan.start, "right") - 1]  # of the entries
+    squared = sums(plan.copies * sizes**2, plan.entry_ptr)
+    width, tokens, squared = (np.repeat(x, plan.repeats) for x in (plan.widths, plan.tokens, squared))
+    if row_order is None:
+        row_ptr = pointer(width)
+        place = row_ptr[:-1]
+    else:
+        row_ptr = pointer(width[row_order])
+        place = np.empty(row_order.size, np.int64)
+        place[row_order] = row_ptr[:-1]
+        tokens, squared = tokens[row_order], squared[row_order]
+    dealt_sizes = np.empty(n, np.int32)
+    kernels.deal(by_size, *plan.rows, sizes, place, dealt, dealt_sizes)
+    return Rows(row_ptr, dealt, dealt_sizes, tokens, squared)
+
+
+def rows_in_order(kernels: ModuleType, sizes: Array, capacity: int, max_per_row: int) -> Rows:
+    """Cut the pieces, in their order, into rows: a row ends before the first that does not fit."""
+    row_ptr = np.empty(sizes.size + 1, np.int64)
+    used = np.empty(1, np.int64)
+    kernels.next_fit(sizes, capacity, max_per_row, row_ptr, used)
+    row_ptr = row_ptr[: int(used[0]) + 1].copy()
+    pieces = np.arange(sizes.size, dtype=index_dtype(sizes.size))
+    return Rows(row_ptr, pieces, sizes, sums(sizes, row_ptr), squares(sizes, row_ptr))
