@@ -117,7 +117,11 @@ class IndexGroups(ABC):
         return mine._with(n_dropped=self.n_dropped + self.items.size - dealt) if drop_last and not done else mine
 
     def _cost_of(self, balance: str, some: Stretches) -> Array:
-        return self._take(some)._cost(balance)
+        cost = self._cost(balance)[some.group]
+        part = (some.begin > self._ptr[some.group]) | (some.end < self._ptr[some.group + 1])
+        if part.any():
+            cost[part] = self._take(some.take(part))._cost(balance)
+        return cost
 
     def _shuffled_steps(self, n: int) -> Array:
         from fastnlp.ops._shuffle import permutation

@@ -70,16 +70,17 @@ def remaining(
     ValueError
         There are fewer items than ranks, or more steps were done than there are.
     """
-    rest = plan
-    for ranks, steps in done:
-        dealt = _deal(rest, ranks, drop_last=drop_last, cost=cost, shuffle=shuffle)
-        if steps * ranks > dealt.n:
+    rest, dealt_to = plan, None
+    for ranks, steps in (*done, (world_size, 0)):
+        if ranks != dealt_to:  # who goes on with as many ranks goes on in the same order
+            rest, dealt_to = _deal(rest, ranks, drop_last=drop_last, cost=cost, shuffle=shuffle), ranks
+        if steps * ranks > rest.n:
             raise ValueError(
-                f"{steps:,} steps of {ranks} ranks are said to be done, but there are {dealt.n // ranks:,}: "
+                f"{steps:,} steps of {ranks} ranks are said to be done, but there are {rest.n // ranks:,}: "
                 "the state belongs to other data or options"
             )
-        rest = dealt.take(slice(steps * ranks, None))
-    return _deal(rest, world_size, drop_last=drop_last, cost=cost, shuffle=shuffle)
+        rest = rest.take(slice(steps * ranks, None))
+    return rest
 
 
 def _deal(

@@ -1,108 +1,54 @@
-"""`bucket_batches`, `Batches`.
+"""`bucket_batches`.
 
-A backend provides ``collect(keys, visit, n_keys, lengths, begin, ...)``, which sorts the items by key and fills batches
-from stretches of the result.
+A backend provides ``counting_sort(keys, visit, n_keys, order)``; ``cut(most, ends, ...)``, which cuts sorted items into
+batches within a budget; ``collect(order, lengths, begin, ...)``, which fills batches from stretches of sorted items;
+and ``optimal_boundaries(sizes, counts, bounds)``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from fastnlp import _arrays
 from fastnlp._arrays import Array
 from fastnlp._checks import flag, integer
 from fastnlp._dispatch import kernels_for
-from fastnlp.ops._groups import IndexGroups, pointer, share, sums
+from fastnlp.ops._batches import Batches as Batches
+from fastnlp.ops._boundaries import checked_boundaries, is_number, optimal_boundaries
+from fastnlp.ops._cuts import Budget, budget_cuts, checked_budget, even_cuts, split_tails
+from fastnlp.ops._groups import pointer
 from fastnlp.ops._lengths import checked_lengths, sort_keys
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Batches(IndexGroups):
-    """Batches of item indices; ``batches[i]`` are the items of batch i, ``len(batches)`` the number of batches.
-
-    Attributes
-    ----------
-    batch_ptr
-        ``(batches + 1,)`` int64; batch i is ``items[batch_ptr[i] : batch_ptr[i + 1]]``.
-    items
-        Indices into the lengths that were given, batch by batch, int64.
-    lengths
-        Tokens of each of these items, int32.
-    padded_lengths
-        The length that the items of each batch are padded to, ``(batches,)`` int64.
-    batch_tokens
-        Tokens in each batch without padding, ``(batches,)`` int64.
-    n_dropped
-        Items in no batch, because ``drop_last`` left them out.
-    """
-
-    _unit: ClassVar[str] = "batches"
-    _ptr_field: ClassVar[str] = "batch_ptr"
-
-    batch_ptr: Array
-    items: Array
-    lengths: Array
-    padded_lengths: Array
-    batch_tokens: Array
-    n_dropped: int
-    seed: int | None = None
-    epoch: int = 0
-
-    @property
-    def real_tokens(self) -> int:
-        """Tokens in all batches without padding."""
-        return int(self.batch_tokens.sum())
-
-    @property
-    def padded_tokens(self) -> int:
-        """Tokens in all batches with padding."""
-        return int((np.diff(self.batch_ptr) * self.padded_lengths).sum())
-
-    @property
-    def efficiency(self) -> float:
-        """``real_tokens / padded_tokens``; 1.0 where there are none."""
-        return share(self.real_tokens, self.padded_tokens)
-
-    def _regroup(self, group: Array, ptr: Array, lengths: Array) -> dict[str, Any]:
-        return {"padded_lengths": self.padded_lengths[group], "batch_tokens": sums(lengths, ptr)}
-
-    def _cost(self, balance: str) -> Array:
-        padded = np.diff(self.batch_ptr) * self.padded_lengths
-        return padded * self.padded_lengths if balance == "squares" else padded
-
-    def _figures(self) -> dict[str, object]:
-        return {
-            "batches": len(self),
-            "items": self.items.size,
-            "most items in a batch": int(np.diff(self.batch_ptr).max(initial=0)),
-            "longest item, padded": int(self.padded_lengths.max(initial=0)),
-            "tokens": self.real_tokens,
-            "tokens with padding": self.padded_tokens,
-            "efficiency": self.efficiency,
-            "dropped": self.n_dropped,
-        }
+from fastnlp.ops._ranks import Stretches
+from fastnlp.ops._shuffle import index_dtype, permutation
 
 
 def bucket_batches(
     lengths: Any,
     *,
     batch_size: int | None = None,
+    max_tokens: int | None = None,
+    max_sentences: int | None = None,
     boundaries: Any = None,
+    window: int | None = None,
     shuffle: bool = True,
     seed: int = 0,
     epoch: int = 0,
     drop_last: bool = False,
+    batch_multiple: int = 1,
     pad_to_multiple: int = 1,
+    pad_to_boundary: bool | None = None,
+    balance: str | None = None,
+    rank: int = 0,
+    world_size: int = 1,
     backend: str | None = None,
 ) -> Batches:
     """Group items of like length into batches, so that little padding is needed.
 
     The items are shuffled, sorted by length (items of one length stay shuffled), and cut into batches, which are then
-    shuffled. With `boundaries` the items are sorted by bucket instead, shuffled within, and a batch has items of one
-    bucket only: wider buckets mix more and pad more.
+    shuffled. Less order makes batches more random and pads more: with a `window` only so many items at a time are
+    sorted; with `boundaries` the items are sorted by bucket, shuffled within, and a batch has items of one bucket only.
 
     Parameters
     ----------
@@ -110,33 +56,66 @@ def bucket_batches(
         Tokens of each item, ``(N,)`` integers. No items give no batches.
     batch_size
         Items in a batch.
+    max_tokens
+        Instead of `batch_size`: the places for tokens in a batch, ``items * padded length <= max_tokens``. A batch has
+        as many items as that allows its longest one. Each place of an empty item counts as one.
+    max_sentences
+        With `max_tokens`: the most items that a batch may have.
     boundaries
         Increasing bucket bounds b: bucket k has the lengths in ``(b[k - 1], b[k]]``, a last bucket those above all
-        bounds. None: no buckets.
+        bounds. A number K: the K bounds (or fewer, where there are fewer lengths) that pad least, found by dynamic
+        programming; all batches then have one of K padded lengths, for ``torch.compile`` and CUDA graphs. All batches
+        of a bucket have the same number of items, which with `max_tokens` follows from the longest padded length that
+        the bucket can have; its last batch may have fewer. None: no buckets.
+    window
+        The number of items, consecutive after the shuffle, that are sorted together and make batches with no others;
+        with `batch_size` rounded up to a multiple of it. None: all. Not together with `boundaries`.
     shuffle
-        False: items of one length (or bucket) in the order of their indices, batches from short to long.
+        False: items of one length (or bucket) in the order of their indices, batches from short to long, window after
+        window.
     seed, epoch
         Both decide the shuffles: equal ones give equal batches, whatever the backend and the threads; another epoch
-        gives others. NumPy's ``PCG64`` draws the permutations.
+        gives others.
     drop_last
-        Leave out the items that would make an incomplete batch: of all items (of each bucket, where there are
-        boundaries) the last in shuffled order, so that it is not always the longest.
+        Leave out the items that would make an incomplete batch. With `batch_size`: of all items (of each bucket, where
+        there are boundaries) the last in shuffled order, so that it is not always the longest. With `max_tokens` and no
+        boundaries: the shortest ones (of each window). Also leave out the batches that would make an incomplete step of
+        all ranks; otherwise the largest batches are halved until their number divides.
+    batch_multiple
+        Batches have a multiple of it of items wherever as many fit. Only the last ones (of each bucket or window) have
+        the rest, in a batch of its own. `batch_size` must be a multiple of it.
     pad_to_multiple
-        Padded lengths are rounded up to a multiple of it.
+        Padded lengths are rounded up to a multiple of it; a number K of boundaries gives multiples.
+    pad_to_boundary
+        Pad the batches to the bound of their bucket instead of to their longest item. None: for a number of boundaries.
+    balance
+        "tokens" or "squares": in each step the ranks have batches of nearly equal work, by tokens with padding or by
+        items times squared padded length. None: they take the batches in turn.
+    rank, world_size
+        Return the batches of this rank only; see `Batches.shard`. All ranks must pass the same other arguments; they
+        get equally many batches, and together all.
     backend
         "reference" or "cpu"; default: cpu. Both give the same batches.
 
     Returns
     -------
     Batches
-        The batches with their padded lengths. Each item is in one batch, except for `n_dropped`.
+        The batches with their padded lengths. Each item is in one batch (of one rank), except for `n_dropped`.
 
     Raises
     ------
     TypeError
-        `lengths`, `boundaries` or a numeric argument is not of integers, or `shuffle` or `drop_last` is not a bool.
+        `lengths`, `boundaries` or a numeric argument is not of integers, or `shuffle`, `drop_last` or `pad_to_boundary`
+        is not a bool.
     ValueError
-        `batch_size` is missing; a length or an argument is out of range; `boundaries` do not increase or are negative.
+        Not one of `batch_size` and `max_tokens` is given; a length or an argument is out of range; an item (or a bound
+        that is padded to) takes more than `max_tokens`, or an item is above the last bound that is padded to;
+        `boundaries` do not increase, are negative or come with a `window`; there are fewer items than ranks.
+
+    References
+    ----------
+    The budget is that of fairseq's ``batch_by_size``. The best bounds: a segmentation of the histogram by divide and
+    conquer, as the best predecessor grows with the bound.
 
     Examples
     --------
@@ -147,66 +126,131 @@ def bucket_batches(
     """
     kernels = kernels_for("bucket_batches", backend, lengths)
     lengths = checked_lengths(lengths)
-    if batch_size is None:
-        raise ValueError("batch_size is missing: pass the number of items in a batch")
-    batch_size = integer("batch_size", batch_size, least=1)
-    multiple = integer("pad_to_multiple", pad_to_multiple, least=1)
+    budget = checked_budget(batch_size, max_tokens, max_sentences, batch_multiple, pad_to_multiple)
     shuffle, drop_last = flag("shuffle", shuffle), flag("drop_last", drop_last)
-    entropy = np.random.SeedSequence(
-        integer("seed", seed, least=0, most=None), spawn_key=(integer("epoch", epoch, least=0, most=None),)
-    )
-    bounds = None if boundaries is None else _checked_boundaries(boundaries)
+    seed, epoch = integer("seed", seed, least=0, most=None), integer("epoch", epoch, least=0, most=None)
+    window = None if window is None else integer("window", window, least=1)
+    if boundaries is None and pad_to_boundary:
+        raise ValueError("pad_to_boundary=True needs boundaries: pass bounds, or how many there shall be")
+    if boundaries is not None and window is not None:
+        raise ValueError("window sorts by length, boundaries by bucket: pass one of them")
+    to_bound = is_number(boundaries) if pad_to_boundary is None else flag("pad_to_boundary", pad_to_boundary)
 
-    rng = np.random.Generator(np.random.PCG64(entropy))
-    visit = rng.permutation(lengths.size) if shuffle else np.arange(lengths.size)
     keys, key_lengths = sort_keys(lengths)
-    n_keys = key_lengths.size
-    if bounds is None:
-        if drop_last:
-            visit = visit[: lengths.size - lengths.size % batch_size]
-        group_sizes = np.array([visit.size])
+    counts = np.bincount(keys, minlength=key_lengths.size)
+    _check_fit(lengths, key_lengths, budget)
+    n = lengths.size
+    visit = permutation(n, seed, epoch, use="items", backend=backend) if shuffle else np.arange(n, dtype=index_dtype(n))
+    if boundaries is None:
+        bounds = pads = None
+        order, cuts = _by_length(kernels, keys, key_lengths, counts, visit, budget, window, drop_last)
     else:
-        keys, n_keys = np.searchsorted(bounds, key_lengths).astype(np.int32)[keys], bounds.size + 1
-        group_sizes = np.bincount(keys, minlength=n_keys)
+        if is_number(boundaries):
+            bounds = optimal_boundaries(kernels, budget.padded(key_lengths), counts, boundaries)
+        else:
+            bounds = checked_boundaries(boundaries)
+        bucket = np.searchsorted(bounds, key_lengths).astype(np.int32)  # of each key
+        pads = _bucket_pads(lengths, bounds, key_lengths, counts, bucket, budget, to_bound)
+        order, cuts = _by_bucket(kernels, bucket[keys], pads, visit, budget, drop_last)
 
-    begin, end = _cut(group_sizes, batch_size, drop_last)
+    cuts = split_tails(cuts, budget.batch_multiple)
     if shuffle:
-        drawn = rng.permutation(begin.size)
-        begin, end = begin[drawn], end[drawn]
-    batch_ptr = pointer(end - begin)
-    items = np.empty(batch_ptr[-1], np.int64)
-    longest, tokens = np.empty((2, begin.size), np.int64)
-    kernels.collect(keys, visit, n_keys, lengths, begin, batch_ptr, items, longest, tokens)
-    return Batches(
+        cuts = cuts.take(permutation(cuts.n, seed, epoch, use="batches", backend=backend))
+    batch_ptr = pointer(cuts.end - cuts.begin)
+    items = np.empty(batch_ptr[-1], order.dtype)
+    item_lengths = np.empty(items.size, np.int32)
+    longest, tokens = np.empty((2, cuts.n), np.int64)
+    kernels.collect(order, lengths, cuts.begin, batch_ptr, items, item_lengths, longest, tokens)
+    batches = Batches(
         batch_ptr,
         items,
-        lengths[items],
-        -(-longest // multiple) * multiple,
+        item_lengths,
+        pads[cuts.group] if pads is not None and to_bound else budget.padded(longest),
         tokens,
-        n_dropped=lengths.size - items.size,
+        n_dropped=n - items.size,
+        boundaries=bounds,
         seed=seed if shuffle else None,
         epoch=epoch,
     )
+    if (rank, world_size, balance) == (0, 1, None):
+        return batches
+    return batches.shard(rank, world_size, balance=balance, drop_last=drop_last)
 
 
-def _checked_boundaries(boundaries: Any) -> Array:
-    bounds = _arrays.integers("boundaries", boundaries)
-    if bounds.size and bounds[0] < 0:
-        raise ValueError(f"boundaries must not be negative, got {int(bounds[0])} first")
-    falls = np.flatnonzero(bounds[1:] <= bounds[:-1])
-    if falls.size:
-        at = int(falls[0])
+def _check_fit(lengths: Array, key_lengths: Array, budget: Budget) -> None:
+    if budget.max_tokens is None or not key_lengths.size or budget.padded(key_lengths[-1:])[0] <= budget.max_tokens:
+        return
+    first = int(np.argmax(budget.padded(lengths) > budget.max_tokens))
+    padded = int(budget.padded(lengths[first : first + 1])[0])
+    raise ValueError(
+        f"the item at index {first} has {int(lengths[first])} tokens ({padded} when padded), more than max_tokens="
+        f"{budget.max_tokens}: raise max_tokens, or cut or leave out such items"
+    )
+
+
+def _by_length(
+    kernels: ModuleType,
+    keys: Array,
+    key_lengths: Array,
+    counts: Array,
+    visit: Array,
+    budget: Budget,
+    window: int | None,
+    drop_last: bool,
+) -> tuple[Array, Stretches]:
+    """Return the items sorted by length, window by window, and where they are cut."""
+    if budget.max_tokens is None:
+        if drop_last:
+            visit = visit[: visit.size - visit.size % budget.max_items]
+        if window is not None:
+            window = -(-window // budget.max_items) * budget.max_items
+    order = np.empty_like(visit)
+    kernels.counting_sort(keys, visit, key_lengths.size, order)
+    if window is not None and window < visit.size:
+        group_ends = np.append(np.arange(window, visit.size, window), visit.size)
+        place = np.empty(keys.size, np.int32)
+        place[visit] = np.arange(visit.size) // window
+        by_length, order = order, np.empty_like(visit)
+        kernels.counting_sort(place, by_length, group_ends.size, order)
+    else:
+        group_ends = np.array([visit.size])
+    if budget.max_tokens is None:
+        return order, even_cuts(np.diff(group_ends, prepend=0), np.full(group_ends.size, budget.max_items), drop_last)
+    most, ends = budget.items(budget.padded(key_lengths)), np.cumsum(counts)
+    if group_ends.size > 1:
+        most, ends = most[keys[order]], np.arange(1, order.size + 1)  # each item is a run
+    return order, budget_cuts(kernels, most, ends, group_ends, drop_last)
+
+
+def _bucket_pads(
+    lengths: Array, bounds: Array, key_lengths: Array, counts: Array, bucket: Array, budget: Budget, to_bound: bool
+) -> Array:
+    """Return the longest padded length that the batches of each bucket can have, ``(K + 1,)``."""
+    longest = np.zeros(bounds.size + 1, np.int64)
+    np.maximum.at(longest, bucket, np.where(counts > 0, key_lengths, 0))
+    if not to_bound:
+        return budget.padded(longest)
+    top = int(bounds[-1]) if bounds.size else -1
+    if lengths.size and longest[-1] > top:
+        first = int(np.argmax(lengths > top))
         raise ValueError(
-            f"boundaries must increase, got {int(bounds[at])} before {int(bounds[at + 1])}: "
-            "pass each bound once, the smallest first"
+            f"the item at index {first} has {int(lengths[first])} tokens, more than the last of the boundaries that "
+            f"batches are padded to ({top}): add a bound, or cut or leave out such items"
         )
-    return bounds
+    pads = np.append(budget.padded(bounds), 0)
+    used = np.bincount(bucket[counts > 0], minlength=pads.size) > 0
+    if budget.max_tokens is not None and (pads[used] > budget.max_tokens).any():
+        raise ValueError(
+            f"boundaries pad to {int(pads[used].max())} tokens, more than max_tokens={budget.max_tokens}: "
+            "raise max_tokens, or pass bounds below it"
+        )
+    return pads
 
 
-def _cut(group_sizes: Array, batch_size: int, drop_last: bool) -> tuple[Array, Array]:
-    """Return where each batch begins and ends among the sorted items; no batch has items of two groups."""
-    n_batches = group_sizes // batch_size if drop_last else -(-group_sizes // batch_size)
-    group_ptr = pointer(group_sizes)
-    within = np.arange(n_batches.sum()) - np.repeat(np.cumsum(n_batches) - n_batches, n_batches)
-    begin = np.repeat(group_ptr[:-1], n_batches) + within * batch_size
-    return begin, np.minimum(begin + batch_size, np.repeat(group_ptr[1:], n_batches))
+def _by_bucket(
+    kernels: ModuleType, bucket: Array, pads: Array, visit: Array, budget: Budget, drop_last: bool
+) -> tuple[Array, Stretches]:
+    """Return the items sorted by bucket, and where they are cut."""
+    order = np.empty_like(visit)
+    kernels.counting_sort(bucket, visit, pads.size, order)
+    return order, even_cuts(np.bincount(bucket, minlength=pads.size), budget.items(pads), drop_last)

@@ -25,8 +25,10 @@ from fastnlp.torch.functional import (
 )
 from fastnlp.torch.huggingface import patch_lm_head, unpatch_lm_head
 from fastnlp.torch.modules import CrossEntropyLoss, KLDivLoss, LinearCrossEntropyLoss
+from fastnlp.torch.samplers import BucketBatchSampler
 
 __all__ = [
+    "BucketBatchSampler",
     "CrossEntropyLoss",
     "KLDivLoss",
     "LinearCrossEntropyLoss",
