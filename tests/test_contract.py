@@ -149,6 +149,9 @@ def test_calls_make_no_kernel_signature_that_is_not_declared(rng):
         fastnlp.pack(np.array([3, 1, 2], dtype), 4, backend="cpu")
         fastnlp.bucket_batches(np.array([3, 1, 2], dtype), batch_size=2, boundaries=[2], backend="cpu")
         counts = fastnlp.cooccurrence(np.array([0, 1, 0, 2, 1], dtype), vocab_size=3, window=2, backend="cpu")
+        pair = (np.arange(3, dtype=dtype), np.array([0, 1, 3]))
+        for ids in (np.int32, np.int64):
+            fastnlp.assemble_pairs(pair, pair, cls=1, sep=2, max_length=5, dtype=ids, backend="cpu")
     fastnlp.GloVe(dim=3, epochs=1).fit(counts, backend="cpu")
     checked = 0
     for kernel, declared in jit.KERNELS:
