@@ -8,8 +8,8 @@ import numpy as np
 
 from fastnlp._arrays import Array
 from fastnlp.ops._groups import pointer
-from fastnlp.ops._ragged import Ragged
 from fastnlp.ops._packing import Packing
+from fastnlp.ops._ragged import Ragged
 
 LAYOUTS = ("flat", "rows")
 

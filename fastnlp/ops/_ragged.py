@@ -5,9 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from struct import Struct
-from struct import error as StructError
 from types import ModuleType
 from typing import Any
 
@@ -16,9 +13,8 @@ import numpy as np
 from fastnlp import _arrays
 from fastnlp._arrays import Array
 from fastnlp.ops import _columns
-
-_NATIVE = (np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.uint16))  # kernels read these as they are
-_INT32, _INT64 = np.iinfo(np.int32), np.iinfo(np.int64)
+from fastnlp.ops._arrow_lists import groups, list_column
+from fastnlp.ops._token_rows import NATIVE, flat_rows, row_lengths, touched
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +51,8 @@ class Ragged:
         if self.chunk is None:
             yield self.chunks[0], slice(None)
             return
-        order = np.argsort(self.chunk, kind="stable")
-        ends = np.flatnonzero(np.diff(self.chunk[order], append=-1)) + 1
-        begin = 0
-        for end in ends.tolist():
-            yield self.chunks[self.chunk[order[begin]]], order[begin:end]
-            begin = end
+        for c, which in groups(self.chunk):
+            yield self.chunks[c], which
 
     def copy_to(self, out: Array, place: Array, kernels: ModuleType, name: str) -> None:
         """Copy the tokens of sequence i to ``out[place[i] : place[i] + lengths[i]]``; `out` is int64 or int32.
@@ -73,7 +65,7 @@ class Ragged:
         for tokens, which in self.parts():
             begin, lengths = self.begin[which], self.lengths[which]
             if out.dtype != np.int64 and tokens.dtype == np.int64:
-                tokens, begin = _touched(name, tokens, begin, lengths, out.dtype)
+                tokens, begin = touched(name, tokens, begin, lengths, out.dtype)
             kernels.copy_stretches(tokens, begin, lengths, place[which], out)
 
 
@@ -90,6 +82,11 @@ def ragged(name: str, sequences: Any, items: Any = None) -> Ragged:
     ValueError
         Wrong offsets or shapes, null entries, tokens beyond int64; an index in `items` that is out of range.
     """
+    return _ready(name, _places(name, sequences, items))
+
+
+def _places(name: str, sequences: Any, items: Any) -> Ragged:
+    """Do what `ragged` does, but leave tokens in columns, arrays and files as they are."""
     if isinstance(sequences, Ragged):
         return sequences if items is None else sequences.take("items", items)
     if isinstance(sequences, list):
@@ -99,10 +96,10 @@ def ragged(name: str, sequences: Any, items: Any = None) -> Ragged:
         sequences = (sequences.ids, sequences.offsets)
     if isinstance(sequences, tuple):
         return _from_offsets(name, *_pair(name, sequences), items)
-    column = _columns.column_of(sequences)
+    column = _columns.column_of(name, sequences)
     if column is not None:
-        parts = _columns.list_column(name, column, _checked_or_none(items, column.n))
-        return _ready(name, Ragged(*parts))
+        chunks, *places = list_column(name, column, _checked_or_none(items, column.n))
+        return Ragged(tuple(chunks), *places)
     if _arrays.library_of(sequences) == "torch":
         sequences = _columns.tensor(name, sequences)
     if isinstance(sequences, np.ndarray) and sequences.dtype != object:
@@ -139,8 +136,8 @@ def sequence_lengths(sequences: Any) -> Array:
     [3, 1]
     """
     if isinstance(sequences, list):
-        return _row_lengths("sequences", sequences)
-    return ragged("sequences", sequences).lengths
+        return row_lengths("sequences", sequences)
+    return _places("sequences", sequences, None).lengths
 
 
 def checked_items(name: str, items: Any, n: int) -> Array:
@@ -167,7 +164,8 @@ def _checked_or_none(items: Any, n: int) -> Array | None:
 def _pair(name: str, pair: tuple[Any, ...]) -> tuple[Array, Array]:
     if len(pair) != 2:
         raise TypeError(f"{name}: a tuple must be (tokens, offsets), got {len(pair)} entries: pass a list of sequences")
-    tokens, offsets = _columns.array(f"the tokens of {name}", pair[0]), _columns.array(f"the offsets of {name}", pair[1])
+    tokens = _columns.array(f"the tokens of {name}", pair[0])
+    offsets = _columns.array(f"the offsets of {name}", pair[1])
     for what, x in (("tokens", tokens), ("offsets", offsets)):
         if x.ndim != 1 or (x.dtype.kind not in "iu" and x.size):
             raise TypeError(
@@ -185,7 +183,7 @@ def _from_offsets(name: str, tokens: Array, offsets: Array, items: Any) -> Ragge
     lengths = end - begin
     if lengths.size and (lengths.min() < 0 or begin.min() < 0 or end.max() > tokens.size):
         raise ValueError(f"{name}: offsets must rise from 0 or more to at most the number of tokens, {tokens.size}")
-    return _ready(name, Ragged((tokens,), None, _arrays.kernel_ready(begin), lengths))
+    return Ragged((tokens,), None, _arrays.kernel_ready(begin), lengths)
 
 
 def _from_array(name: str, x: Array, items: Any) -> Ragged:
@@ -196,7 +194,7 @@ def _from_array(name: str, x: Array, items: Any) -> Ragged:
     rows = x if items is None else x[checked_items("items", items, x.shape[0])]
     n, length = rows.shape
     flat = np.ascontiguousarray(rows).reshape(-1)
-    return _ready(name, Ragged((flat,), None, np.arange(n) * length, np.full(n, length)))
+    return Ragged((flat,), None, np.arange(n) * length, np.full(n, length))
 
 
 def _from_rows(name: str, sequences: Any, items: Any) -> Ragged:
@@ -212,113 +210,26 @@ def _from_rows(name: str, sequences: Any, items: Any) -> Ragged:
         rows = [sequences[i] for i in checked_items("items", items, len(sequences)).tolist()]
     elif not isinstance(sequences, list):
         rows = [sequences[i] for i in range(len(sequences))]
-    lengths = _row_lengths(name, rows)
+    lengths = row_lengths(name, rows)
     begin = np.cumsum(lengths) - lengths
-    if all(type(row) is list for row in rows):
-        tokens = _flat_ints(name, rows)
-    else:
-        tokens = _flat_arrays(name, rows)
-        if tokens.size != (int(lengths.sum()) if lengths.size else 0):
-            raise ValueError(f"{name} must be sequences of integers, of one axis each")
-    return _ready(name, Ragged((tokens,), None, begin, lengths))
-
-
-def _row_lengths(name: str, rows: list[Any]) -> Array:
-    try:
-        return np.fromiter(map(len, rows), np.int64, len(rows))
-    except TypeError:
-        for i, row in enumerate(rows):
-            if not hasattr(row, "__len__") or getattr(row, "ndim", 1) == 0:
-                raise TypeError(f"{name}[{i}] is {row!r}: a sequence of integers is wanted") from None
-        raise
-
-
-@lru_cache(4096)
-def _packer(n: int) -> Struct:
-    return Struct(f"{n}q")
-
-
-def _flat_ints(name: str, rows: list[list[Any]]) -> Array:
-    """Return lists of Python ints as one array. `struct` reads them at twice the speed of `numpy.array`."""
-    try:
-        flat = bytearray().join([_packer(len(row)).pack(*row) for row in rows])
-    except StructError:
-        for i, row in enumerate(rows):
-            for j, value in enumerate(row):
-                _check_int(f"{name}[{i}]", j, value)
-        raise
-    return np.frombuffer(flat, np.int64)
-
-
-def _check_int(name: str, at: int, value: Any) -> None:
-    try:
-        _packer(1).pack(value)
-    except StructError:
-        if hasattr(value, "__index__"):
-            raise ValueError(f"{name} holds {value!r} at index {at}, beyond int64") from None
-        raise TypeError(f"{name} holds {value!r} at index {at}: integers are wanted") from None
-
-
-def _flat_arrays(name: str, rows: list[Any]) -> Array:
-    arrays = []
-    for i, row in enumerate(rows):
-        if type(row) is list:
-            row = _flat_ints(name, [row]) if not i else _flat_ints(f"{name}[{i}:]", [row])
-        x = row if type(row) is np.ndarray else _columns.array(f"{name}[{i}]", row)
-        if x.ndim != 1:
-            raise ValueError(f"{name}[{i}] has shape {x.shape}: a sequence of integers, of one axis, is wanted")
-        if x.size:
-            arrays.append(x if x.dtype in _NATIVE else _converted(f"{name}[{i}]", x, np.dtype(np.int64)))
-    if len({x.dtype for x in arrays}) > 1:
-        arrays = [x.astype(np.int64, copy=False) for x in arrays]
-    return np.concatenate(arrays) if arrays else np.empty(0, np.int64)
+    return Ragged((flat_rows(name, rows),), None, begin, lengths)
 
 
 def _ready(name: str, sequences: Ragged) -> Ragged:
-    """Return the same sequences with chunks that kernels can read; of other dtypes only what is touched is converted."""
+    """Return the sequences with chunks that kernels can read; of other dtypes only what is touched is converted."""
     for tokens in sequences.chunks:
-        if not (tokens.dtype in _NATIVE and tokens.flags.carray and tokens.dtype.isnative):
+        if not (tokens.dtype in NATIVE and tokens.flags.carray and tokens.dtype.isnative):
             break
     else:
         return sequences
     begin = sequences.begin.copy()
     chunks = list(sequences.chunks)
     for c, tokens in enumerate(chunks):
-        if tokens.dtype.newbyteorder("=") in _NATIVE and tokens.flags.c_contiguous and tokens.dtype.isnative:
+        if tokens.dtype.newbyteorder("=") in NATIVE and tokens.flags.c_contiguous and tokens.dtype.isnative:
             chunks[c] = _arrays.kernel_ready(np.asarray(tokens))
             continue
         which = slice(None) if sequences.chunk is None else sequences.chunk == c
         dtype = tokens.dtype.newbyteorder("=")
-        wanted = dtype if dtype in _NATIVE else np.dtype(np.int32 if dtype.itemsize < 4 else np.int64)
-        chunks[c], begin[which] = _touched(name, tokens, begin[which], sequences.lengths[which], wanted)
+        wanted = dtype if dtype in NATIVE else np.dtype(np.int32 if dtype.itemsize < 4 else np.int64)
+        chunks[c], begin[which] = touched(name, tokens, begin[which], sequences.lengths[which], wanted)
     return replace(sequences, chunks=tuple(chunks), begin=begin)
-
-
-def _touched(name: str, tokens: Array, begin: Array, lengths: Array, dtype: Any) -> tuple[Array, Array]:
-    """Return the tokens that are touched in another dtype, and where each sequence begins among them."""
-    if not lengths.size:
-        return np.empty(0, dtype), begin
-    first, last = int(begin.min()), int((begin + lengths).max())
-    total = int(lengths.sum())
-    if last - first <= 2 * total:
-        return _converted(name, tokens[first:last], dtype), begin - first
-    pieces = [tokens[b : b + n] for b, n in zip(begin.tolist(), lengths.tolist(), strict=True)]
-    return _converted(name, np.concatenate(pieces), dtype), np.cumsum(lengths) - lengths
-
-
-def _converted(name: str, tokens: Array, dtype: Any) -> Array:
-    """Return tokens in `dtype`, all of them as they were.
-
-    Raises
-    ------
-    TypeError
-        They are not integers.
-    ValueError
-        One is beyond `dtype`.
-    """
-    if tokens.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold integers, got {tokens.dtype.name}: convert the tokens with .astype(np.int64)")
-    limits = np.iinfo(dtype)
-    if tokens.size and (int(tokens.min()) < limits.min or int(tokens.max()) > limits.max):
-        raise ValueError(f"{name} holds tokens from {tokens.min()} to {tokens.max()}, beyond {np.dtype(dtype).name}")
-    return tokens.astype(dtype, order="C")

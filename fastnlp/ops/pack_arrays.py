@@ -213,9 +213,9 @@ def unpack_arrays(values: Any, packed: PackedArrays, *, backend: str | None = No
     -------
     flat, offsets
         The entries of the sequences, ``(tokens, ...)`` of the dtype of `values`, and where each begins and the end,
-        ``(sequences + 1,)`` int64. The sequences come in increasing order of ``packed.items``, the pieces of one joined:
-        those of a whole packing that left nothing out are the sequences that were packed, those without a packing
-        the sequences in the order of `items`.
+        ``(sequences + 1,)`` int64. The sequences come in increasing order of ``packed.items``, the pieces of one
+        joined: of a whole packing that left nothing out, all sequences as they were; without a packing, those taken in
+        the order of `items`.
 
     Raises
     ------
@@ -239,7 +239,10 @@ def unpack_arrays(values: Any, packed: PackedArrays, *, backend: str | None = No
     shape = tuple(packed.input_ids.shape)
     if x.shape[: len(shape)] != shape:
         raise ValueError(f"values must have shape {(*shape, '...')}, as packed.input_ids, got {x.shape}")
-    items, place = _columns.array("items", packed.items), _columns.integers("cu_seqlens_padded", packed.cu_seqlens_padded)
+    items, place = (
+        _columns.array("items", packed.items),
+        _columns.integers("cu_seqlens_padded", packed.cu_seqlens_padded),
+    )
     starts = None if packed.starts is None else _columns.array("starts", packed.starts)
     order = np.argsort(items, kind="stable") if starts is None else np.lexsort((starts, items))
     lengths = _columns.integers("lengths", packed.lengths)[order]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit
-from fastnlp.kernels.cpu._tokens import grain_of
 from fastnlp.kernels.cpu._tokens import copy_stretches as copy_stretches
 from fastnlp.kernels.cpu._tokens import fill_stretches as fill_stretches
+from fastnlp.kernels.cpu._tokens import grain_of
 
 
 def label_segments(cu_seqlens, number, position_start, position_ids, sequence_ids):  # (S + 1,), (S,); (T,), (T,)

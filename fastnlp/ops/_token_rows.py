@@ -1,0 +1,114 @@
+"""Rows of integer tokens as one flat array, and tokens of other dtypes."""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from fastnlp._arrays import Array
+from fastnlp.ops import _columns
+
+NATIVE = (np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.uint16))  # kernels read these as they are
+_LISTS = (list, tuple)
+
+
+def flat_rows(name: str, rows: list[Any]) -> Array:
+    """Return lists of ints, arrays or tensors one after another: int64, int32 or uint16.
+
+    Raises
+    ------
+    TypeError
+        What are not integers.
+    ValueError
+        An array that has not one axis, or an integer beyond int64.
+    """
+    return _flat_ints(name, rows) if all(type(row) in _LISTS for row in rows) else _flat_arrays(name, rows)
+
+
+def row_lengths(name: str, rows: list[Any]) -> Array:
+    """Return the length of each row, ``(N,)`` int64.
+
+    Raises
+    ------
+    TypeError
+        A row that has none.
+    """
+    try:
+        return np.fromiter(map(len, rows), np.int64, len(rows))
+    except TypeError:
+        for i, row in enumerate(rows):
+            if not hasattr(row, "__len__") or getattr(row, "ndim", 1) == 0:
+                raise TypeError(f"{name}[{i}] is {row!r}: a sequence of integers is wanted") from None
+        raise
+
+
+@lru_cache(4096)
+def _packer(n: int) -> struct.Struct:
+    return struct.Struct(f"{n}q")
+
+
+def _flat_ints(name: str, rows: list[Any], first: int = 0) -> Array:
+    """Return lists of Python ints as one array. `struct` reads them at twice the speed of `numpy.array`."""
+    try:
+        flat = bytearray().join([_packer(len(row)).pack(*row) for row in rows])
+    except struct.error:
+        for i, row in enumerate(rows, first):
+            for j, value in enumerate(row):
+                _check_int(f"{name}[{i}]", j, value)
+        raise
+    return np.frombuffer(flat, np.int64)
+
+
+def _check_int(name: str, at: int, value: Any) -> None:
+    try:
+        _packer(1).pack(value)
+    except struct.error:
+        if hasattr(value, "__index__"):
+            raise ValueError(f"{name} holds {value!r} at index {at}, beyond int64") from None
+        raise TypeError(f"{name} holds {value!r} at index {at}: integers are wanted") from None
+
+
+def _flat_arrays(name: str, rows: list[Any]) -> Array:
+    arrays = []
+    for i, row in enumerate(rows):
+        x = _flat_ints(name, [row], i) if type(row) in _LISTS else _columns.array(f"{name}[{i}]", row)
+        if x.ndim != 1:
+            raise ValueError(f"{name}[{i}] has shape {x.shape}: a sequence of integers, of one axis, is wanted")
+        if x.size:
+            arrays.append(x if x.dtype in NATIVE else converted(f"{name}[{i}]", x, np.dtype(np.int64)))
+    if len({x.dtype for x in arrays}) > 1:
+        arrays = [x.astype(np.int64, copy=False) for x in arrays]
+    return np.concatenate(arrays) if arrays else np.empty(0, np.int64)
+
+
+def touched(name: str, tokens: Array, begin: Array, lengths: Array, dtype: Any) -> tuple[Array, Array]:
+    """Return the tokens that are touched in another dtype, and where each sequence begins among them."""
+    if not lengths.size:
+        return np.empty(0, dtype), begin
+    first, last = int(begin.min()), int((begin + lengths).max())
+    total = int(lengths.sum())
+    if last - first <= 2 * total:
+        return converted(name, tokens[first:last], dtype), begin - first
+    pieces = [tokens[b : b + n] for b, n in zip(begin.tolist(), lengths.tolist(), strict=True)]
+    return converted(name, np.concatenate(pieces), dtype), np.cumsum(lengths) - lengths
+
+
+def converted(name: str, tokens: Array, dtype: Any) -> Array:
+    """Return tokens in `dtype`, all of them as they were.
+
+    Raises
+    ------
+    TypeError
+        They are not integers.
+    ValueError
+        One is beyond `dtype`.
+    """
+    if tokens.dtype.kind not in "iu" and tokens.size:
+        raise TypeError(f"{name} must hold integers, got {tokens.dtype.name}: convert them with .astype(np.int64)")
+    limits = np.iinfo(dtype)
+    if tokens.size and (int(tokens.min()) < limits.min or int(tokens.max()) > limits.max):
+        raise ValueError(f"{name} holds tokens from {tokens.min()} to {tokens.max()}, beyond {np.dtype(dtype).name}")
+    return tokens.astype(dtype, order="C")
