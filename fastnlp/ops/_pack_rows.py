@@ -12,7 +12,7 @@ from fastnlp.ops._groups import pointer, sums
 from fastnlp.ops._lengths import sort_keys
 from fastnlp.ops._pack_plan import Plan, lower_bound
 from fastnlp.ops._packing import squares
-from fastnlp.ops._shuffle import index_dtype
+from fastnlp.ops._shuffle import Shuffle, index_dtype
 
 _PIECES_A_CHUNK = 1 << 17
 
@@ -20,7 +20,7 @@ _PIECES_A_CHUNK = 1 << 17
 class Histogram(NamedTuple):
     """How many pieces there are of each size, and what it takes to sort them."""
 
-    keys: Array  # (N,) int32, in the order in which equal sizes are to be dealt
+    keys: Array  # (N,) int32
     chunk_counts: Array  # (chunks, K) int64
     sizes: Array  # (D,) int64, increasing
     counts: Array  # (D,) int64, none 0
@@ -40,11 +40,9 @@ class Rows(NamedTuple):
     row_squares: Array  # (R,) int64
 
 
-def histogram(kernels: ModuleType, sizes: Array, visit: Array | None) -> Histogram:
-    """Count the sizes of pieces, ``(N,)`` int32, which are visited in a shuffled order, or in their own."""
+def histogram(kernels: ModuleType, sizes: Array) -> Histogram:
+    """Count the sizes of pieces, ``(N,)`` int32."""
     keys, key_sizes = sort_keys(sizes)
-    if visit is not None:
-        keys = keys[visit]
     chunks = max(1, keys.size // max(_PIECES_A_CHUNK, 4 * key_sizes.size))
     chunk_counts = np.empty((chunks, key_sizes.size), np.int64)
     kernels.count_keys(keys, chunk_counts)
@@ -53,20 +51,22 @@ def histogram(kernels: ModuleType, sizes: Array, visit: Array | None) -> Histogr
     return Histogram(keys, chunk_counts, key_sizes[present], counts[present])
 
 
-def rows_of_plan(
-    kernels: ModuleType, plan: Plan, pieces: Histogram, visit: Array | None, row_order: Array | None
-) -> Rows:
-    """Deal the pieces, sorted by size, to the rows of a plan, which then come in the given order, or in the plan's."""
+def rows_of_plan(kernels: ModuleType, plan: Plan, pieces: Histogram, shuffle: Shuffle | None) -> Rows:
+    """Deal the pieces, sorted by size, to the rows of a plan; a shuffle is of equal sizes, and of the rows."""
     n = pieces.keys.size
+    size_ptr = pointer(pieces.counts)
     by_size, dealt = np.empty((2, n), index_dtype(n))
-    kernels.sort_by_key(pieces.keys, visit, pieces.chunk_counts, by_size)
-    sizes = pieces.sizes[np.searchsorted(pointer(pieces.counts), plan.start, "right") - 1]  # of the entries
+    kernels.sort_by_key(pieces.keys, None, pieces.chunk_counts, by_size)
+    if shuffle is not None:
+        shuffle.runs(size_ptr, by_size)
+    sizes = pieces.sizes[np.searchsorted(size_ptr, plan.start, "right") - 1]  # of the entries
     squared = sums(plan.copies * sizes**2, plan.entry_ptr)
     width, tokens, squared = (np.repeat(x, plan.repeats) for x in (plan.widths, plan.tokens, squared))
-    if row_order is None:
+    if shuffle is None:
         row_ptr = pointer(width)
         place = row_ptr[:-1]
     else:
+        row_order = shuffle.permutation(width.size, use="rows")
         row_ptr = pointer(width[row_order])
         place = np.empty(row_order.size, np.int64)
         place[row_order] = row_ptr[:-1]

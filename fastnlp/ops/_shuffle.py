@@ -1,10 +1,14 @@
-"""`permutation`: a seeded shuffle that depends on nothing but its arguments.
+"""`Shuffle`: random orders that depend on nothing but a seed and an epoch, not on the machine, backend or version.
 
-Place i of a stream has a hash of 64 bits, SplitMix64's, whose first state is drawn from the arguments. The permutation
-lists the places by increasing hash. The hash is one-to-one: there are no ties, and any way of sorting gives the same.
+Item i has a hash of 64 bits, the number i of SplitMix64's stream, which begins where the arguments say. An order lists
+the items by increasing hash. The hash is one-to-one: there are no ties, and any way of sorting gives the same.
+
+References: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,32 +16,45 @@ from fastnlp._arrays import Array
 from fastnlp._dispatch import kernels_for
 
 
+class Shuffle(NamedTuple):
+    """The random orders of a seed and an epoch, integers of any size: others of either have nothing in common."""
+
+    seed: int
+    epoch: int = 0
+    backend: str | None = None
+
+    def permutation(self, n: int, *, use: str = "items") -> Array:
+        """Return a random order of ``0 .. n - 1``, ``(n,)`` int32 or int64; `use` names what is ordered.
+
+        Orders of different uses have nothing in common.
+        """
+        order = np.empty(n, index_dtype(n))
+        if n:
+            kernels_for("_shuffle", self.backend).order_by_hash(self._stream(use), order)
+        return order
+
+    def runs(self, ptr: Array, order: Array, *, use: str = "items") -> None:
+        """Sort each run of `order`, ``order[ptr[r] : ptr[r + 1]]``, to where `permutation` has its items.
+
+        Parameters
+        ----------
+        ptr
+            ``(R + 1,)`` int64, from 0 to N.
+        order
+            ``(N,)`` int32 or int64 items, is changed.
+        """
+        kernels_for("_shuffle", self.backend).shuffle_runs(self._stream(use), ptr, order)
+
+    def _stream(self, use: str) -> np.uint64:
+        from hashlib import blake2b
+
+        words = f"{use} {self.seed} {self.epoch}".encode()
+        return np.uint64(int.from_bytes(blake2b(words, digest_size=8).digest(), "little"))
+
+
 def permutation(n: int, seed: int, epoch: int = 0, *, use: str = "items", backend: str | None = None) -> Array:
-    """Return a random order of ``0 .. n - 1``, the same on every backend, machine and version: ``(n,)`` int32 or int64.
-
-    Parameters
-    ----------
-    n
-        How many there are.
-    seed, epoch
-        Integers of any size: another seed or epoch, another order.
-    use
-        What is ordered; orders of the same seed and epoch for different uses have nothing in common.
-    backend
-        "reference" or "cpu"; default: cpu.
-
-    References
-    ----------
-    G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-    """
-    from hashlib import blake2b
-
-    words = f"{use} {seed} {epoch}"
-    stream = np.uint64(int.from_bytes(blake2b(words.encode(), digest_size=8).digest(), "little"))
-    order = np.empty(n, index_dtype(n))
-    if n:
-        kernels_for("_shuffle", backend).order_by_hash(stream, order)
-    return order
+    """Return a random order of ``0 .. n - 1``: `Shuffle.permutation`."""
+    return Shuffle(seed, epoch, backend).permutation(n, use=use)
 
 
 def index_dtype(n: int) -> type[np.signedinteger]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastnlp._arrays import Array
 from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
 from fastnlp.ops._groups import sums
@@ -19,7 +18,7 @@ from fastnlp.ops._pack_plan import decreasing
 from fastnlp.ops._pack_rows import histogram, rows_in_order, rows_of_plan
 from fastnlp.ops._packing import Packing as Packing
 from fastnlp.ops._packing import squares
-from fastnlp.ops._shuffle import permutation
+from fastnlp.ops._shuffle import Shuffle
 
 ALGORITHMS = ("first_fit_decreasing", "best_fit_decreasing", "next_fit")
 
@@ -101,23 +100,20 @@ def pack(
     if not room:
         raise ValueError(f"item_multiple must be at most the capacity of {capacity}, got {multiple}: no item would fit")
 
-    def shuffled(n: int, use: str) -> Array | None:
-        return None if seed is None else permutation(n, seed, epoch, use=use, backend=backend)
-
+    shuffle = None if seed is None else Shuffle(seed, epoch, backend)
     in_order = algorithm == "next_fit"
-    first = shuffled(lengths.size, "items") if in_order else None
+    first = shuffle.permutation(lengths.size) if in_order and shuffle is not None else None
     row = f"the capacity of {capacity}" + (f" in multiples of {multiple}" if capacity % multiple else "")
     pieces = fitted(lengths if first is None else lengths[first], room * multiple, overlong, row=row)
     n = pieces.lengths.size
     most = min(most or n, n)
     sizes = pieces.lengths if multiple == 1 else -(-pieces.lengths // multiple)
-    visit = None if in_order else shuffled(n, "items")
-    counted = histogram(kernels, sizes, visit)
+    counted = histogram(kernels, sizes)
     if in_order:
         rows = rows_in_order(kernels, sizes, room, most)
     else:
         plan = decreasing(kernels, algorithm, counted.sizes, counted.counts, room, most)
-        rows = rows_of_plan(kernels, plan, counted, visit, shuffled(int(plan.repeats.sum()), "rows"))
+        rows = rows_of_plan(kernels, plan, counted, shuffle)
 
     placed, tokens, squared = rows.sizes, rows.row_tokens, rows.row_squares
     if multiple > 1:

@@ -1,8 +1,8 @@
-"""A random order: places by the increasing hash of their number (the hash: ``reference/_shuffle.py``).
+"""Random orders: items by the increasing hash of their number (the hash: ``reference/_shuffle.py``).
 
-Schedule: hashes are evenly spread, so their upper bits cut the places into buckets of about 2,048, by counting; then
-each bucket, which stays in the nearest cache, is sorted by the next bits, by counting, and by insertion where two or
-three fall together. Hashes are computed three times: that is cheaper than to keep them.
+Schedule: hashes are evenly spread, so their upper bits cut a long stretch of items into buckets of one to two thousand,
+by counting. A bucket stays in the nearest cache while it is sorted by the next bits, by counting, and by insertion where
+a few fall together. Hashes are computed three times: that is cheaper than to keep them.
 """
 
 from __future__ import annotations
@@ -12,24 +12,33 @@ import numpy as np
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit, kernel_part
 
+_ITEMS_A_TASK = 1 << 16
 _ITEMS_A_CHUNK = 1 << 17
-_ITEMS_A_BUCKET = 1 << 11
+_BUCKET_BITS = 11
+_BUCKET = 1 << _BUCKET_BITS  # items, at most, that are not cut into buckets
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
-_BITS = np.uint64(11)  # by which a bucket is sorted
 
 
 def order_by_hash(stream, order):  # uint64, (N,)
     """Write 0 .. N - 1 by increasing hash; hashes are distinct."""
     n = order.size
-    bits = max(0, (n - 1).bit_length() - 11)
+    bits = max(0, (n - 1).bit_length() - _BUCKET_BITS)
     chunk = max(_ITEMS_A_CHUNK, 4 << bits)
     counts = np.zeros((-(-n // chunk), 1 << bits), np.int64)
-    run(_count, n, stream, np.uint64(bits), chunk, counts, grain=chunk)
+    run(_count, n, stream, bits, chunk, counts, grain=chunk)
     ends = np.cumsum(counts.T).reshape(counts.shape[::-1]).T
-    run(_scatter, n, stream, np.uint64(bits), chunk, np.ascontiguousarray(ends - counts), order, grain=chunk)
-    run(_sort, 1 << bits, stream, np.uint64(bits), np.append(0, ends[-1]), order, grain=32)
+    run(_scatter, n, stream, bits, chunk, np.ascontiguousarray(ends - counts), order, grain=chunk)
+    ptr = np.append(0, ends[-1])
+    run(_sort_stretches, 1 << bits, stream, bits, ptr, order, grain=_ITEMS_A_TASK // _BUCKET)
+
+
+def shuffle_runs(stream, run_ptr, order):  # uint64, (R + 1,), (N,)
+    """Sort the items of each run, order[run_ptr[r] : run_ptr[r + 1]], by increasing hash."""
+    runs = run_ptr.size - 1
+    grain = max(1, _ITEMS_A_TASK * runs // max(1, order.size))
+    run(_sort_stretches, runs, stream, 0, run_ptr, order, grain=grain)
 
 
 @kernel_part
@@ -41,55 +50,80 @@ def _hash(stream, i):
 
 
 @kernel_part
-def _bucket(hashed, bits):
-    """Return the upper `bits` of a hash; a shift by all 64 would be undefined."""
-    return np.int64((hashed >> np.uint64(1)) >> (np.uint64(63) - bits))
+def _upper(hashed, bits):
+    """Return the upper bits of a hash; a shift by all 64 at once would be undefined."""
+    return np.int64((hashed >> np.uint64(1)) >> np.uint64(63 - bits))
 
 
-@jit("(int64, int64, uint64, uint64, int64, int64[:, ::1])")
+@jit("(int64, int64, uint64, int64, int64, int64[:, ::1])")
 def _count(begin, end, stream, bits, chunk, counts):
     mine = counts[begin // chunk]
     for i in range(begin, end):
-        mine[_bucket(_hash(stream, i), bits)] += 1
+        mine[_upper(_hash(stream, i), bits)] += 1
 
 
-@jit("(int64, int64, uint64, uint64, int64, int64[:, ::1], {i}[::1])")
+@jit("(int64, int64, uint64, int64, int64, int64[:, ::1], {i}[::1])")
 def _scatter(begin, end, stream, bits, chunk, places, order):
     place = places[begin // chunk]
     for i in range(begin, end):
-        bucket = _bucket(_hash(stream, i), bits)
+        bucket = _upper(_hash(stream, i), bits)
         order[place[bucket]] = i
         place[bucket] += 1
 
 
-@jit("(int64, int64, uint64, uint64, int64[::1], {i}[::1])")
-def _sort(begin, end, stream, bits, bucket_ptr, order):
-    most = 0
-    for b in range(begin, end):
-        most = max(most, bucket_ptr[b + 1] - bucket_ptr[b])
-    hashes, sorted_hashes = np.empty(most, np.uint64), np.empty(most, np.uint64)
-    items = np.empty(most, np.int64)
-    places = np.empty((np.int64(1) << np.int64(_BITS)) + 1, np.int64)
-    for b in range(begin, end):
-        mine = order[bucket_ptr[b] : bucket_ptr[b + 1]]
-        places[:] = 0
-        for j in range(mine.size):
-            hashed = _hash(stream, mine[j]) << bits
-            hashes[j] = hashed
-            places[_bucket(hashed, _BITS) + 1] += 1
-        for k in range(1, places.size):
-            places[k] += places[k - 1]
-        for j in range(mine.size):
-            k = _bucket(hashes[j], _BITS)
-            sorted_hashes[places[k]] = hashes[j]
-            items[places[k]] = mine[j]
-            places[k] += 1
-        for j in range(mine.size):
-            hashed, item = sorted_hashes[j], items[j]
-            k = j
-            while k > 0 and sorted_hashes[k - 1] > hashed:
-                sorted_hashes[k] = sorted_hashes[k - 1]
-                mine[k] = mine[k - 1]
-                k -= 1
-            sorted_hashes[k] = hashed
-            mine[k] = item
+@jit("(int64, int64, uint64, int64, int64[::1], {i}[::1])")
+def _sort_stretches(begin, end, stream, skipped, ptr, order):
+    """Sort stretches of items by their hashes, whose upper `skipped` bits are alike in each."""
+    longest = np.int64(1)
+    for r in range(begin, end):
+        longest = max(longest, ptr[r + 1] - ptr[r])
+    hashes, items = np.empty(longest, np.uint64), np.empty(longest, np.int64)
+    starts, places = np.empty(2 * longest, np.int64), np.empty(2 * longest, np.int64)
+    for r in range(begin, end):
+        stretch = order[ptr[r] : ptr[r + 1]]
+        bits = np.int64(0)
+        while stretch.size > 2 * _BUCKET << bits:
+            bits += 1
+        starts[0] = stretch.size
+        if bits:
+            _count_sort(stream, skipped, bits, stretch, hashes, items, starts)
+            stretch[:] = items[: stretch.size]
+        low = np.int64(0)
+        for b in range(1 << bits):
+            _sort_bucket(stream, skipped + bits, stretch[low : starts[b]], hashes, items, places)
+            low = starts[b]
+
+
+@kernel_part
+def _sort_bucket(stream, skipped, bucket, hashes, items, places):
+    bits = np.int64(0)
+    while bucket.size > np.int64(1) << bits:
+        bits += 1
+    _count_sort(stream, skipped, bits, bucket, hashes, items, places)
+    for j in range(bucket.size):
+        hashed, item = hashes[j], items[j]
+        k = j
+        while k > 0 and hashes[k - 1] > hashed:
+            hashes[k] = hashes[k - 1]
+            bucket[k] = bucket[k - 1]
+            k -= 1
+        hashes[k] = hashed
+        bucket[k] = item
+
+
+@kernel_part
+def _count_sort(stream, skipped, bits, source, hashes, items, places):
+    """Write the items of `source` and their hashes, sorted by `bits` bits of these; places[b] = where bucket b ends."""
+    places[: 1 << bits] = 0
+    for j in range(source.size):
+        places[_upper(_hash(stream, source[j]) << np.uint64(skipped), bits)] += 1
+    total = np.int64(0)
+    for b in range(1 << bits):
+        total += places[b]
+        places[b] = total - places[b]
+    for j in range(source.size):
+        hashed = _hash(stream, source[j])
+        b = _upper(hashed << np.uint64(skipped), bits)
+        hashes[places[b]] = hashed
+        items[places[b]] = source[j]
+        places[b] += 1
