@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from itertools import pairwise
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from fastnlp.ops._relaxation import Relaxation
 
 _DIVES = ((0.1, 0.5), (0.03, 0.7), (0.3, 0.4))  # share of what is left to round up at once, and from which fraction on
 _TIME_OF_RELAXATION = 0.6
+_NODES = 200  # problems of a dive
+_WAYS = 3  # in which one is rounded
 
 Rows = dict[tuple[tuple[int, int], ...], int]
 """Patterns, the longest length first, as pairs of a length's index and its copies; and how often each is repeated."""
@@ -97,62 +100,84 @@ class _Search:
             root.solve(0, deadline)
             self.bound = max(self.bound, root.bound)
         for share, least in _DIVES:
-            if root.x is None or self.rows == self.bound or time.monotonic() > self._deadline:
-                return
-            found = self._dive(root, share, least)
-            if sum(found.values()) < self.rows:
-                self.best, self.rows = found, sum(found.values())
+            if root.x is not None and self.bound < self.rows:
+                self._dive(root, share, least)
 
-    def _dive(self, relaxation: Relaxation, share: float, least: float) -> Rows:
-        """Return a packing by rounding the relaxation's solution, again and again on what is left."""
-        found: Rows = {}
-        lengths = np.arange(relaxation.sizes.size)
-        while True:
-            left = _round(relaxation, lengths, share, least, found)
-            if not left.any():
-                return found
-            lengths = lengths[left > 0]
+    def _dive(self, root: Relaxation, share: float, least: float) -> None:
+        """Round the relaxation's solution, again and again on what is left; where that fails, round another way."""
+        nodes = [_Node(root, np.arange(root.sizes.size), {}, 0)]
+        for _ in range(_NODES):
+            if not nodes or self.rows == self.bound or time.monotonic() > self._deadline:
+                return
+            node = nodes.pop()
+            left, found, n_up = _rounded(node, share, least)
+            if n_up and node.skip < _WAYS - 1:
+                nodes.append(node._replace(skip=node.skip + 1))
             rows = sum(found.values())
-            relaxation = relaxation.restrict(left)
-            relaxation.solve(self.bound - rows, self._deadline)
-            if relaxation.x is None or rows + relaxation.bound >= self.rows:
-                break
+            if not left.any():
+                self._keep(found)
+            elif rows > node.rows:
+                rest = node.relaxation.restrict(left)
+                rest.solve(self.bound - rows, self._deadline)
+                if rest.x is None:
+                    self._keep(self._completed(rest, node.lengths[left > 0], found))
+                elif rows + rest.bound < self.rows:
+                    nodes.append(_Node(rest, node.lengths[left > 0], found, 0))
+
+    def _completed(self, rest: Relaxation, lengths: Array, found: Rows) -> Rows:
+        """Return `found` and the rows of first-fit-decreasing for the rest."""
         _, _, capacity, max_per_row = self._problem
-        plan = decreasing(
-            self._kernels, "first_fit_decreasing", relaxation.sizes, relaxation.counts, capacity, max_per_row
-        )
-        for row, times in _rows_of(plan, relaxation.counts).items():
+        plan = decreasing(self._kernels, "first_fit_decreasing", rest.sizes, rest.counts, capacity, max_per_row)
+        for row, times in _rows_of(plan, rest.counts).items():
             _add(found, [(int(lengths[d]), k) for d, k in row], times)
         return found
 
+    def _keep(self, found: Rows) -> None:
+        rows = sum(found.values())
+        if rows < self.rows:
+            self.best, self.rows = found, rows
 
-def _round(relaxation: Relaxation, lengths: Array, share: float, least: float, found: Rows) -> Array:
-    """Add rows to `found`: the solution's whole parts, and its largest fractions rounded up. Return what is left."""
-    columns, x = relaxation.columns, relaxation.x
+
+class _Node(NamedTuple):
+    """A problem that is left where the rows `found` are taken out, and how many ways of rounding up were tried."""
+
+    relaxation: Relaxation
+    lengths: Array  # of the whole problem, (D,)
+    found: Rows
+    skip: int
+
+    @property
+    def rows(self) -> int:
+        return sum(self.found.values())
+
+
+def _rounded(node: _Node, share: float, least: float) -> tuple[Array, Rows, int]:
+    """Take the solution's whole parts as rows, and its largest fractions rounded up.
+
+    Return the counts that are left, all rows found, and how many fractions were rounded up.
+    """
+    columns, x = node.relaxation.columns, node.relaxation.x
     assert x is not None
-    left = relaxation.counts.copy()
+    left, found = node.relaxation.counts.copy(), dict(node.found)
     whole = np.floor(x + 1e-9)
     fraction = x - whole
     most_up = max(1, int(share * fraction.sum()))
-    order = np.argsort(-whole, kind="stable")[: np.count_nonzero(whole)].tolist()
-    up = np.argsort(-fraction, kind="stable").tolist()
-    n_rows = n_up = 0
-    for k, j in enumerate(order + up):
-        rounded_up = k >= len(order)
-        if rounded_up and (n_up == most_up or fraction[j] < 1e-6 or (n_rows and fraction[j] < least)):
+    down = np.argsort(-whole, kind="stable")[: np.count_nonzero(whole)].tolist()
+    up = np.argsort(-fraction, kind="stable")[node.skip :].tolist()
+    n_down = n_up = 0
+    for j in down + up:
+        rounds_up = n_down == len(down)
+        if rounds_up and (n_up == most_up or fraction[j] < 1e-6 or (fraction[j] < least and (n_up or down))):
             break
+        n_down += not rounds_up
         entries = slice(columns.indptr[j], columns.indptr[j + 1])
         d, copies = columns.indices[entries], columns.data[entries].astype(np.int64)
-        d, copies = d[copies > 0], copies[copies > 0]
-        times = min(
-            int((left[d] // copies).min(initial=0 if not d.size else left.max())), 1 if rounded_up else int(whole[j])
-        )
+        times = min(int((left[d] // copies).min()), 1 if rounds_up else int(whole[j]))
         if times:
             left[d] -= times * copies
-            _add(found, zip(lengths[d].tolist(), copies.tolist(), strict=True), times)
-            n_rows += times
-            n_up += rounded_up
-    return left
+            _add(found, zip(node.lengths[d].tolist(), copies.tolist(), strict=True), times)
+            n_up += rounds_up
+    return left, found, n_up
 
 
 def _add(rows: Rows, row: Iterable[tuple[int, int]], times: int) -> None:

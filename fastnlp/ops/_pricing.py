@@ -14,6 +14,9 @@ from fastnlp._arrays import Array
 from fastnlp.kernels.reference import _knapsack as knapsack
 
 _CELLS = 1 << 27  # of a table of (pieces, places, tokens): a tenth of a second and 128 MiB
+_LEAST_TOKENS = (
+    64  # else places are not counted: the bound holds all the same, patterns with too many items are left out
+)
 _MOST_PATTERNS = 1024  # that are read from one table
 
 
@@ -28,52 +31,53 @@ class Pricing:
         common = gcd(*sizes.tolist())
         sizes, capacity = sizes // common, capacity // common
         self.most = np.minimum(np.minimum(counts, capacity // sizes), max_per_row)  # (D,)
+        self._max_per_row = max_per_row
         self._lengths, self._copies = _pieces(self.most)
-        counted = max_per_row < capacity // int(sizes[0])
+        pieces = self._lengths.size
+        widest = _widest(sizes, self.most, capacity)
+        counted = max_per_row < widest and pieces * (max_per_row + 1) * _LEAST_TOKENS <= _CELLS
         self._places = self._copies * counted
         rows = max_per_row + 1 if counted else 1
-        unit = max(1, -(-self._lengths.size * rows * capacity // _CELLS))
-        self._exact = unit == 1
+        unit = max(1, -(-pieces * rows * capacity // _CELLS))
         self._lower, self._upper = sizes // unit, -(-sizes // unit)
-        tokens = capacity // unit + 1
-        self._take = np.empty((self._lengths.size, rows, tokens), np.bool_)
-        self._best = np.empty((rows, tokens), np.int64)
+        self._table = rows, capacity // unit + 1
+        self._exact = unit == 1
 
     def best_patterns(self, values: Array) -> tuple[int, Array]:
-        """Return a bound on the value of any pattern, the best one's where the unit is 1, and patterns, ``(J, D)``.
+        """Return what no pattern's value exceeds, the best one's if the table is exact, and patterns, ``(J, D)``.
 
         These are, for each length, the best pattern that has it, and the best of all.
         """
-        if not self._exact:
-            self._fill(self._lower, values)
-        else:
-            self._fill(self._upper, values)
-        bound = int(self._best[-1, -1])
-        if not self._exact:
-            self._fill(self._upper, values)
+        take = np.empty((self._lengths.size, *self._table), np.bool_)
+        best = np.empty(self._table, np.int64)
+        limits = []
+        for sizes in (self._upper,) if self._exact else (self._lower, self._upper):
+            weights = sizes[self._lengths] * self._copies
+            knapsack.fill(weights, self._places, values[self._lengths] * self._copies, take, best)
+            limits.append(int(best[-1, -1]))
 
-        rows, tokens = self._best.shape
+        rows, tokens = self._table
         room = tokens - 1 - self._upper
         forced = np.flatnonzero(room >= 0)
         if forced.size > _MOST_PATTERNS:
-            worth = values[forced] + self._best[max(0, rows - 2), room[forced]]
+            worth = values[forced] + best[max(0, rows - 2), room[forced]]
             forced = np.sort(forced[np.argsort(-worth, kind="stable")[:_MOST_PATTERNS]])
         patterns = np.zeros((forced.size + 1, values.size), np.int64)
         patterns[np.arange(forced.size), forced] = 1
-        knapsack.trace(
-            self._upper[self._lengths] * self._copies,
-            self._places,
-            self._lengths,
-            self._copies,
-            self._take,
-            np.append(room[forced], tokens - 1),
-            patterns,
-        )
-        return bound, np.minimum(patterns, self.most)
+        room = np.append(room[forced], tokens - 1)
+        knapsack.trace(weights, self._places, self._lengths, self._copies, take, room, patterns)
+        patterns = np.minimum(patterns, self.most)
+        return limits[0], patterns[patterns.sum(axis=1) <= self._max_per_row]
 
-    def _fill(self, sizes: Array, values: Array) -> None:
-        weights = sizes[self._lengths] * self._copies
-        knapsack.fill(weights, self._places, values[self._lengths] * self._copies, self._take, self._best)
+
+def _widest(sizes: Array, most: Array, capacity: int) -> int:
+    """Return how many items a row can have, the shortest ones."""
+    tokens = np.cumsum(most * sizes)
+    full = int(np.searchsorted(tokens, capacity, "right"))
+    items = int(most[:full].sum())
+    if full == sizes.size:
+        return items
+    return items + (capacity - int(tokens[full - 1] if full else 0)) // int(sizes[full])
 
 
 def _pieces(most: Array) -> tuple[Array, Array]:

@@ -21,7 +21,7 @@ _TOLERANCE = 1e-7  # of dual values
 _ROUNDS = 500
 # Pricing is done between the dual values and the best ones so far, which keeps it from swinging: nearer to them if
 # that finds no pattern for the dual values themselves.
-_SMOOTHING = (0.8, 0.4, 0.2, 0.1, 0.0)
+_SMOOTHING = (0.65, 0.3, 0.1, 0.0)
 
 
 class Relaxation:
@@ -48,20 +48,21 @@ class Relaxation:
         columns: Any,
         values: Array,
     ) -> None:
-        from scipy.sparse import diags_array, hstack
+        from scipy.sparse import csc_array, diags_array, hstack
 
         self.sizes, self.counts, self.capacity, self.max_per_row = sizes, counts, capacity, max_per_row
         self._pricing = Pricing(sizes, counts, capacity, max_per_row)
         most = self._pricing.most
         columns = columns.copy()
         columns.data = np.minimum(columns.data, most[columns.indices])
-        self.columns = hstack([columns, diags_array(most.astype(np.float64))], format="csc")
         self.x: Array | None = None
         self.value = np.inf
         self.bound = 1
         self._ratio = 0.0
         self._duals = self._values = values
-        self._price(values)
+        patterns = csc_array(self._price(values).T.astype(np.float64))
+        self.columns = hstack([columns, diags_array(most.astype(np.float64)), patterns], format="csc")
+        self.columns.eliminate_zeros()
 
     def restrict(self, left: Array) -> Relaxation:
         """Return the relaxation for the counts `left`, on the patterns that are worth most."""
