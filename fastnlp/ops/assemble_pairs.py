@@ -194,10 +194,10 @@ def _kept(n1: Array, n2: Array, max_length: int, n_special: int, truncation: str
     wrong = (over > 0) & (cut <= over)
     if np.count_nonzero(wrong):
         n = int(wrong.argmax())
-        why = "" if truncation == "error" else f", too many to cut all of them by truncation={truncation!r}"
+        why = "" if truncation == "error" else f", and truncation={truncation!r} cannot cut enough of one"
         raise ValueError(
-            f"pair {n} of the batch has {int(n1[n])} + {int(n2[n])} tokens{why}; max_length={max_length} leaves room "
-            f"for {room} beside {n_special} special ids: raise max_length, or pass truncation='longest_first'"
+            f"pair {n} of the batch has {int(n1[n])} + {int(n2[n])} tokens{why}: max_length={max_length} leaves room "
+            f"for {room} beside {n_special} special ids; raise max_length, or pass truncation='longest_first'"
         )
     return (n1 - over, n2) if truncation == "only_first" else (n1, n2 - over)
 

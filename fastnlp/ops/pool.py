@@ -62,13 +62,12 @@ def _padded(shape: tuple[int, ...], lengths: Any) -> tuple[Array, Array]:
     batch, steps, _ = shape
     begin = np.arange(batch + 1) * steps
     if lengths is None:
-        counts = np.full(batch, steps)
-    else:
-        counts = _arrays.integers("lengths", lengths)
-        if counts.size != batch:
-            raise ValueError(
-                f"lengths must have an entry for each of the {batch} sequences of hidden, got {counts.size}"
-            )
+        if batch and not steps:
+            raise ValueError(_empty(0))
+        return begin, begin[1:]
+    counts = _arrays.integers("lengths", lengths)
+    if counts.size != batch:
+        raise ValueError(f"lengths must have an entry for each of the {batch} sequences of hidden, got {counts.size}")
     wrong = (counts < 1) | (counts > steps)
     if np.count_nonzero(wrong):
         n = int(wrong.argmax())
@@ -109,7 +108,7 @@ def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
     y = _target(plan)
     saved: Saved = ()
     if plan.row is not None:
-        y[...] = x[plan.row]
+        x.take(plan.row, axis=0, out=y, mode="clip")  # one copy, of x[row] two; none is clipped
     elif plan.mode == "mean":
         plan.kernels.mean(x, plan.begin, plan.end, y)
     else:
