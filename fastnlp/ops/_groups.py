@@ -18,7 +18,7 @@ from fastnlp._checks import flag, integer
 from fastnlp._files import atomic_write
 from fastnlp.ops._ranks import BALANCES, Stretches, remaining
 
-_KIND = "kind"
+_KIND, _ARRAYS = "kind", "arrays"
 
 
 class IndexGroups(ABC):
@@ -156,7 +156,7 @@ class IndexGroups(ABC):
         values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         arrays = {name: x for name, x in values.items() if isinstance(x, np.ndarray)}
         facts = {name: x for name, x in values.items() if name not in arrays}
-        text = json.dumps({_KIND: type(self).__name__, **facts})
+        text = json.dumps({_KIND: type(self).__name__, _ARRAYS: list(arrays), **facts})
         with atomic_write(path) as file:
             np.savez(file, facts=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
 
@@ -167,28 +167,32 @@ class IndexGroups(ABC):
         Raises
         ------
         OSError
-            The file cannot be read.
+            The file cannot be opened.
         ValueError
             It holds no such object, or is damaged.
         """
-        from zipfile import BadZipFile
-        from zlib import error as DamagedError  # noqa: N812
-
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                facts = json.loads(stored["facts"].tobytes())
-                values = {name: stored[name] for name in stored.files if name != "facts"}
-        except (ValueError, KeyError, EOFError, BadZipFile, DamagedError, TypeError, AttributeError) as error:
-            raise ValueError(f"{os.fspath(path)} holds no {cls.__name__}, or is damaged: {error}") from error
-        kind = facts.pop(_KIND, None)
+        with open(path, "rb") as file:
+            try:
+                with np.load(file, allow_pickle=False) as stored:
+                    facts = dict(json.loads(stored["facts"].tobytes()))
+                    kind, names = facts.pop(_KIND), facts.pop(_ARRAYS)
+                    arrays = {name: stored[name] for name in names}
+            except Exception as error:  # NumPy, zipfile and zlib have errors of their own
+                raise ValueError(f"{os.fspath(path)} holds no {cls.__name__}, or is damaged: {error}") from error
         if kind != cls.__name__:
             raise ValueError(f"{os.fspath(path)} holds no {cls.__name__} but a {kind}")
         try:
-            loaded = cls(**values, **facts)
+            loaded = cls(**arrays, **facts)
         except TypeError as error:
             raise ValueError(f"{os.fspath(path)} was written by another version: make it again ({error})") from error
-        if int(loaded._ptr[-1]) != loaded.items.size:
-            raise ValueError(f"{os.fspath(path)} is damaged: its pointer does not end where its items do")
+        ptr, per_item = loaded._ptr, [getattr(loaded, name) for name in cls._per_item]
+        if (
+            not ptr.size
+            or ptr[0]
+            or (ptr[1:] < ptr[:-1]).any()
+            or any(x is not None and len(x) != ptr[-1] for x in per_item)
+        ):
+            raise ValueError(f"{os.fspath(path)} holds arrays that do not fit together: make it again")
         return loaded
 
     def report(self) -> str:
@@ -224,7 +228,7 @@ class IndexGroups(ABC):
             return self.items[ptr[at] : ptr[at + 1]]
         if chosen.size and not (-groups <= chosen.min() and chosen.max() < groups):
             self._place(int(chosen.min() if chosen.min() < -groups else chosen.max()))
-        chosen = chosen % max(1, groups)
+        chosen = chosen.astype(np.int64) % max(1, groups)
         return self._take(Stretches(chosen, ptr[chosen], ptr[chosen + 1]))
 
     def _place(self, k: Any) -> int:
