@@ -1,7 +1,7 @@
 """Random orders: items by the increasing hash of their number (the hash: ``reference/_shuffle.py``).
 
-Schedule: hashes are evenly spread, so their upper bits cut a long stretch of items into buckets of one to two thousand,
-by counting. A bucket stays in the nearest cache while it is sorted by the next bits, by counting, and by insertion where
+Schedule: hashes are evenly spread, so their upper bits cut a long stretch of items into buckets of a few thousand, by
+counting. A bucket stays in the nearest cache while it is sorted by the next bits, by counting, and by insertion where
 a few fall together. Hashes are computed three times: that is cheaper than to keep them.
 """
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from fastnlp._threads import run
+from fastnlp.kernels.cpu._best_fit import best_fit_decreasing as best_fit_decreasing
 from fastnlp.kernels.cpu._jit import jit, kernel_part
 from fastnlp.kernels.cpu._sort import count_keys as count_keys
 from fastnlp.kernels.cpu._sort import sort_by_key as sort_by_key
-from fastnlp.kernels.reference._best_fit import best_fit_decreasing as best_fit_decreasing
 
 _ITEMS_A_TASK = 1 << 16
 _ITEMS_A_BLOCK = 1 << 11  # its rows stay in the nearest cache while each of their columns is written
@@ -126,7 +126,7 @@ def _next_fit(sizes, capacity, max_per_row, row_ptr, used):
     " int32[::1])"
 )
 def _deal(begin, end, order, first, entry_ptr, start, copies, sizes, place, items, lengths):
-    p = np.searchsorted(first, begin, "right") - 1
+    p = _at_most(first, first.size, begin) - 1
     row = begin
     while row < end:
         while first[p + 1] <= row:

@@ -12,6 +12,7 @@ of patterns, each a row and how often it is repeated:
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from itertools import pairwise
 
 import numpy as np
 
@@ -63,19 +64,24 @@ def next_fit(sizes, capacity, max_per_row, row_ptr, used):  # (N,), (N + 1,), (1
 def deal(order, repeats, entry_ptr, start, copies, sizes, place, items, lengths):
     # (N,), (P,), (P + 1,), (E,), (E,), (E,), (R,), (N,), (N,)
     """Deal the items, sorted by length, to a plan's rows: row r begins at place[r], entry e has the length sizes[e]."""
-    first = 0
-    for p, times in enumerate(repeats):
-        entries = range(entry_ptr[p], entry_ptr[p + 1])
-        rows = np.hstack([order[start[e] : start[e] + times * copies[e]].reshape(times, -1) for e in entries])
-        tokens = np.hstack([np.full(copies[e], sizes[e], lengths.dtype) for e in entries])
-        begin, width = place[first : first + times], tokens.size
-        first += times
-        if begin[-1] - begin[0] == (times - 1) * width and (np.diff(begin) == width).all():  # one after another
-            at = slice(begin[0], begin[0] + times * width)
-            items[at], lengths[at].reshape(times, width)[...] = rows.reshape(-1), tokens
-        else:
-            at = begin[:, None] + np.arange(width)
-            items[at], lengths[at] = rows, tokens
+    width = np.add.reduceat(copies, entry_ptr[:-1]) if copies.size else copies
+    width_of_row = np.repeat(width, repeats)
+    begin = np.cumsum(width_of_row) - width_of_row
+    in_plan_order = np.array_equal(begin, place)
+    dealt, dealt_lengths = (items, lengths) if in_plan_order else (np.empty_like(items), np.empty_like(lengths))
+    at = 0
+    entries = list(zip(start.tolist(), copies.tolist(), sizes.tolist(), strict=True))
+    for times, columns, (low, high) in zip(repeats.tolist(), width.tolist(), pairwise(entry_ptr.tolist()), strict=True):
+        end = at + times * columns
+        rows, row_lengths = dealt[at:end].reshape(times, columns), dealt_lengths[at:end].reshape(times, columns)
+        at, column = end, 0
+        for source, k, size in entries[low:high]:
+            rows[:, column : column + k] = order[source : source + times * k].reshape(times, k)
+            row_lengths[:, column : column + k] = size
+            column += k
+    if not in_plan_order:
+        places = np.repeat(place - begin, width_of_row) + np.arange(items.size)
+        items[places], lengths[places] = dealt, dealt_lengths
 
 
 def _fill_row(alive, left, capacity, max_per_row):
