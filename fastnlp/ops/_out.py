@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastnlp._arrays import Array
+from fastnlp._checks import integer
 
 DTYPES = (np.dtype(np.int64), np.dtype(np.int32))
 
@@ -28,7 +29,7 @@ def ids_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def token_id(name: str, value: Any, dtype: np.dtype[Any]) -> int:
-    """Return the argument `value` as an int that `dtype` can hold.
+    """Return the argument `value` as an int that `dtype`, int64 or int32, can hold.
 
     Raises
     ------
@@ -37,10 +38,8 @@ def token_id(name: str, value: Any, dtype: np.dtype[Any]) -> int:
     ValueError
         Out of range.
     """
-    from fastnlp._checks import integer
-
-    limits = np.iinfo(dtype)
-    return integer(name, value, least=int(limits.min), most=int(limits.max))
+    least = -1 << (8 * dtype.itemsize - 1)
+    return integer(name, value, least=least, most=-1 - least)
 
 
 def buffers(
@@ -69,7 +68,7 @@ def buffers(
             raise ValueError(f"out.{name} must be contiguous and writeable")
         if x.size < prod(shape):
             raise ValueError(f"out.{name} has room for {x.size} entries, {prod(shape)} are wanted, of shape {shape}")
-        views.append(np.asarray(x).reshape(-1)[: prod(shape)].reshape(shape))
+        views.append(x if x.shape == shape else np.asarray(x).reshape(-1)[: prod(shape)].reshape(shape))
     for i, x in enumerate(views):
         if any(np.may_share_memory(x, other) for other in views[:i]):
             raise ValueError(f"out.{names[i]} shares memory with another array of out")

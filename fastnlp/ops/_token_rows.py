@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from fastnlp import _arrays
 from fastnlp._arrays import Array
 from fastnlp.ops import _columns
 
 NATIVE = (np.dtype(np.int64), np.dtype(np.int32), np.dtype(np.uint16))  # kernels read these as they are
-_LISTS = (list, tuple)
+_LISTS = {list, tuple}
 
 
 def flat_rows(name: str, rows: list[Any]) -> Array:
@@ -25,7 +26,14 @@ def flat_rows(name: str, rows: list[Any]) -> Array:
     ValueError
         An array that has not one axis, or an integer beyond int64.
     """
-    return _flat_ints(name, rows) if all(type(row) in _LISTS for row in rows) else _flat_arrays(name, rows)
+    kinds = set(map(type, rows))
+    if kinds <= _LISTS:
+        return _flat_ints(name, rows)
+    if len(kinds) == 1 and _arrays.library_of(rows[0]) == "torch":
+        flat = _flat_tensors(rows)
+        if flat is not None:
+            return flat
+    return _flat_arrays(name, rows)
 
 
 def row_lengths(name: str, rows: list[Any]) -> Array:
@@ -45,15 +53,23 @@ def row_lengths(name: str, rows: list[Any]) -> Array:
         raise
 
 
-@lru_cache(4096)
-def _packer(n: int) -> struct.Struct:
-    return struct.Struct(f"{n}q")
+class _Packers(dict[int, Callable[..., bytes]]):
+    """Functions that make the bytes of n int64 of n Python ints."""
+
+    def __missing__(self, n: int) -> Callable[..., bytes]:
+        if len(self) > 4096:
+            self.clear()
+        self[n] = pack = struct.Struct(f"{n}q").pack
+        return pack
+
+
+_packers = _Packers()
 
 
 def _flat_ints(name: str, rows: list[Any], first: int = 0) -> Array:
     """Return lists of Python ints as one array. `struct` reads them at twice the speed of `numpy.array`."""
     try:
-        flat = bytearray().join([_packer(len(row)).pack(*row) for row in rows])
+        flat = bytearray().join([_packers[len(row)](*row) for row in rows])
     except struct.error:
         for i, row in enumerate(rows, first):
             for j, value in enumerate(row):
@@ -64,11 +80,23 @@ def _flat_ints(name: str, rows: list[Any], first: int = 0) -> Array:
 
 def _check_int(name: str, at: int, value: Any) -> None:
     try:
-        _packer(1).pack(value)
+        _packers[1](value)
     except struct.error:
         if hasattr(value, "__index__"):
             raise ValueError(f"{name} holds {value!r} at index {at}, beyond int64") from None
         raise TypeError(f"{name} holds {value!r} at index {at}: integers are wanted") from None
+
+
+def _flat_tensors(rows: list[Any]) -> Array | None:
+    """Return CPU tensors of one axis and one integer dtype as one array; None: that is not what they are."""
+    import torch
+
+    try:
+        flat = torch.cat(rows).numpy()
+    except (RuntimeError, TypeError):
+        return None
+    alike = all(x.ndim == 1 and x.dtype == rows[0].dtype for x in rows)
+    return flat if alike and flat.dtype in NATIVE else None
 
 
 def _flat_arrays(name: str, rows: list[Any]) -> Array:

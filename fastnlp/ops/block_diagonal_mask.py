@@ -96,9 +96,10 @@ def _numbers(cu_seqlens: Any, lengths: Any) -> Array:
         if not ends.size or ends[0] != 0:
             raise ValueError("cu_seqlens must begin with 0 and end with the number of tokens")
         sizes = np.diff(ends)
+        if (sizes < 0).any():
+            raise ValueError(f"cu_seqlens must not fall, as they do at index {int((sizes < 0).argmax()) + 1}")
     else:
         sizes = _columns.integers("lengths", lengths)
-    if sizes.size and sizes.min() < 0:
-        name, wrong = ("cu_seqlens", "must not fall") if lengths is None else ("lengths", "must not be negative")
-        raise ValueError(f"{name} {wrong}, which they do at index {int((sizes < 0).argmax())}")
+        if (sizes < 0).any():
+            raise ValueError(f"lengths must not be negative, got {int(sizes.min())} at index {int(sizes.argmin())}")
     return np.repeat(np.arange(sizes.size, dtype=np.int32), sizes)

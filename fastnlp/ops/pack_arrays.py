@@ -172,19 +172,22 @@ def pack_arrays(
     given.copy_to(targets, plan.place, kernels, "labels")
     if ignore_first:
         targets[plan.place[plan.lengths > 0]] = ignore
-    sizes = np.diff(plan.segments)
+    cu_seqlens = cu_seqlens_padded = plan.segments.astype(np.int32)
+    sizes = plan.lengths
     if plan.padded:
+        cu_seqlens_padded = np.append(plan.place, plan.places).astype(np.int32)
+        sizes = np.diff(plan.segments)
         gaps = np.flatnonzero(plan.number == 0)
         for x, value in ((ids, pad), (targets, ignore)):
             kernels.fill_stretches(plan.segments[gaps], sizes[gaps], value, x)
     return PackedArrays(
         *(x.reshape(shape) for x in (ids, positions, numbers, targets)),
-        cu_seqlens=plan.segments.astype(np.int32),
-        max_seqlen=int(sizes.max(initial=0)),
-        lengths=plan.lengths,
-        cu_seqlens_padded=np.append(plan.place, plan.places).astype(np.int32),
-        items=np.arange(plan.place.size) if packing is None else packing.items.astype(np.int64),
-        starts=plan.starts,
+        cu_seqlens,
+        int(sizes.max(initial=0)),
+        plan.lengths,
+        cu_seqlens_padded,
+        np.arange(plan.place.size) if packing is None else packing.items.astype(np.int64),
+        plan.starts,
     )
 
 
