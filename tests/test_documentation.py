@@ -33,6 +33,14 @@ def test_example_runs(title, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out
 
 
+def test_the_page_on_batches_runs(capsys):
+    page = ROOT / "docs" / "batches.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 6
+    exec(compile("\n".join(blocks), str(page), "exec"), {})  # each goes on where the one before stopped
+    assert "lower bound" in capsys.readouterr().out
+
+
 def test_the_operation_shown_to_contributors_is_the_one_in_the_code():
     text = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
     shown = [
