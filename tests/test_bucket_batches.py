@@ -359,6 +359,10 @@ def test_any_integer_dtype_stride_and_flag(lengths, backend):
     for given in (lengths, spread, lengths.astype(np.uint8), lengths[::-1][::-1], lengths.tolist()):
         assert contents(fastnlp.bucket_batches(given, batch_size=32, backend=backend)) == wanted
     assert np.array_equal(lengths, before)
+    bounds = np.array([10, 20])
+    batches = fastnlp.bucket_batches(lengths, batch_size=32, boundaries=bounds, backend=backend)
+    bounds[0] = 5  # the caller's, still to be written to
+    assert batches.boundaries.tolist() == [10, 20]
 
 
 @pytest.mark.parametrize("boundaries", [None, [50, 100, 1000]])
@@ -412,6 +416,21 @@ def test_result_is_an_immutable_sequence(backend):
     lines = dict(line.rsplit(maxsplit=1) for line in batches.report().splitlines())
     assert lines["tokens with padding"] == "16"
     assert lines["efficiency"] == "87.500%"
+
+
+def test_report_has_a_table_of_the_buckets(backend):
+    lengths = [1, 2000, 3, 1500, 9999]
+    batches = fastnlp.bucket_batches(lengths, batch_size=2, boundaries=[10, 2000, 5000], shuffle=False, backend=backend)
+    assert batches.report().split("\n\n")[1].splitlines() == [
+        "up to  batches  items  tokens  with padding",
+        "   10        1      2       4             6",
+        "2,000        1      2   3,500         4,000",
+        "5,000        0      0       0             0",
+        "above        1      1   9,999         9,999",
+    ]
+    inside = fastnlp.bucket_batches(lengths[:4], batch_size=2, boundaries=2, backend=backend).report()
+    assert "above" not in inside
+    assert "up to" not in fastnlp.bucket_batches([], batch_size=2, boundaries=2, backend=backend).report()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 from fastnlp import _arrays
 from fastnlp._arrays import Array
 from fastnlp._checks import integer
+from fastnlp.ops._cuts import Budget
 
 
 def is_number(boundaries: Any) -> bool:
@@ -27,7 +28,7 @@ def checked_boundaries(boundaries: Any) -> Array:
     ValueError
         Not one axis, or a bound that is negative or not above the one before.
     """
-    bounds = _arrays.integers("boundaries", boundaries)
+    bounds = _arrays.integers("boundaries", boundaries).copy()  # it becomes part of the result, which is read-only
     if bounds.size and bounds[0] < 0:
         raise ValueError(f"boundaries must not be negative, got {int(bounds[0])} first")
     falls = np.flatnonzero(bounds[1:] <= bounds[:-1])
@@ -66,3 +67,41 @@ def optimal_boundaries(kernels: ModuleType, padded: Array, counts: Array, number
     if bounds.size:
         kernels.optimal_boundaries(sizes, np.add.reduceat(counts[present], first), bounds)
     return bounds
+
+
+def bucket_pads(
+    lengths: Array, bounds: Array, key_lengths: Array, counts: Array, bucket: Array, budget: Budget, to_bound: bool
+) -> Array:
+    """Return the longest padded length that the batches of each bucket can have, ``(K + 1,)`` int64.
+
+    Parameters
+    ----------
+    key_lengths, counts, bucket
+        The lengths that there may be, how many items have each, and the bucket of each.
+    to_bound
+        Whether batches are padded to the bound of their bucket.
+
+    Raises
+    ------
+    ValueError
+        There is an item above the last bound that is padded to, or a bound beyond the budget.
+    """
+    longest = np.zeros(bounds.size + 1, np.int64)
+    np.maximum.at(longest, bucket, np.where(counts > 0, key_lengths, 0))
+    if not to_bound:
+        return budget.padded(longest)
+    top = int(bounds[-1]) if bounds.size else -1
+    if lengths.size and longest[-1] > top:
+        first = int(np.argmax(lengths > top))
+        raise ValueError(
+            f"the item at index {first} has {int(lengths[first])} tokens, more than the last of the boundaries that "
+            f"batches are padded to ({top}): add a bound, or cut or leave out such items"
+        )
+    pads = np.append(budget.padded(bounds), 0)
+    used = np.bincount(bucket[counts > 0], minlength=pads.size) > 0
+    if budget.max_tokens is not None and (pads[used] > budget.max_tokens).any():
+        raise ValueError(
+            f"boundaries pad to {int(pads[used].max())} tokens, more than max_tokens={budget.max_tokens}: "
+            "raise max_tokens, or pass bounds below it"
+        )
+    return pads

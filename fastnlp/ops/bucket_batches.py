@@ -1,8 +1,8 @@
 """`bucket_batches`.
 
-A backend provides ``counting_sort(keys, visit, n_keys, order)``; ``cut(most, ends, ...)``, which cuts sorted items into
-batches within a budget; ``collect(order, lengths, begin, ...)``, which fills batches from stretches of sorted items;
-and ``optimal_boundaries(sizes, counts, bounds)``.
+A backend provides ``count_keys``, ``sort_by_key`` and ``counting_sort``, which sort items; ``cut(most, ends, ...)``,
+which cuts sorted items into batches within a budget; ``collect(order, lengths, begin, ...)``, which fills batches from
+stretches of sorted items; and ``optimal_boundaries(sizes, counts, bounds)``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from fastnlp._arrays import Array
 from fastnlp._checks import flag, integer
 from fastnlp._dispatch import kernels_for
 from fastnlp.ops._batches import Batches as Batches
-from fastnlp.ops._boundaries import checked_boundaries, is_number, optimal_boundaries
+from fastnlp.ops._boundaries import bucket_pads, checked_boundaries, is_number, optimal_boundaries
 from fastnlp.ops._cuts import Budget, budget_cuts, checked_budget, even_cuts, split_tails
 from fastnlp.ops._groups import pointer
 from fastnlp.ops._lengths import checked_lengths, sort_keys
 from fastnlp.ops._ranks import Stretches
-from fastnlp.ops._shuffle import index_dtype, permutation
+from fastnlp.ops._shuffle import Shuffle, index_dtype
+
+_ITEMS_A_CHUNK = 1 << 17
 
 
 def bucket_batches(
@@ -53,7 +55,7 @@ def bucket_batches(
     Parameters
     ----------
     lengths
-        Tokens of each item, ``(N,)`` integers. No items give no batches.
+        Tokens of each item, ``(N,)`` integers: a list, an array, a CPU tensor, an Arrow array. None give no batches.
     batch_size
         Items in a batch.
     max_tokens
@@ -124,7 +126,7 @@ def bucket_batches(
     >>> [batch.tolist() for batch in batches], batches.padded_lengths.tolist()
     ([[1, 3], [0, 2]], [2, 6])
     """
-    kernels = kernels_for("bucket_batches", backend, lengths)
+    kernels = kernels_for("bucket_batches", backend)
     lengths = checked_lengths(lengths)
     budget = checked_budget(batch_size, max_tokens, max_sentences, batch_multiple, pad_to_multiple)
     shuffle, drop_last = flag("shuffle", shuffle), flag("drop_last", drop_last)
@@ -136,26 +138,26 @@ def bucket_batches(
         raise ValueError("window sorts by length, boundaries by bucket: pass one of them")
     to_bound = is_number(boundaries) if pad_to_boundary is None else flag("pad_to_boundary", pad_to_boundary)
 
+    order_of = Shuffle(seed, epoch, backend) if shuffle else None
     keys, key_lengths = sort_keys(lengths)
-    counts = np.bincount(keys, minlength=key_lengths.size)
     _check_fit(lengths, key_lengths, budget)
-    n = lengths.size
-    visit = permutation(n, seed, epoch, use="items", backend=backend) if shuffle else np.arange(n, dtype=index_dtype(n))
+    bounds = pads = None
     if boundaries is None:
-        bounds = pads = None
-        order, cuts = _by_length(kernels, keys, key_lengths, counts, visit, budget, window, drop_last)
+        order, cuts = _by_length(kernels, keys, key_lengths, budget, window, order_of, drop_last)
     else:
+        counts = np.bincount(keys, minlength=key_lengths.size)
         if is_number(boundaries):
             bounds = optimal_boundaries(kernels, budget.padded(key_lengths), counts, boundaries)
         else:
             bounds = checked_boundaries(boundaries)
         bucket = np.searchsorted(bounds, key_lengths).astype(np.int32)  # of each key
-        pads = _bucket_pads(lengths, bounds, key_lengths, counts, bucket, budget, to_bound)
-        order, cuts = _by_bucket(kernels, bucket[keys], pads, visit, budget, drop_last)
+        pads = bucket_pads(lengths, bounds, key_lengths, counts, bucket, budget, to_bound)
+        order, ptr = _sorted(kernels, bucket[keys], pads.size, order_of)
+        cuts = even_cuts(np.diff(ptr), budget.items(pads), drop_last)
 
     cuts = split_tails(cuts, budget.batch_multiple)
-    if shuffle:
-        cuts = cuts.take(permutation(cuts.n, seed, epoch, use="batches", backend=backend))
+    if order_of is not None:
+        cuts = cuts.take(order_of.permutation(cuts.n, use="batches"))
     batch_ptr = pointer(cuts.end - cuts.begin)
     items = np.empty(batch_ptr[-1], order.dtype)
     item_lengths = np.empty(items.size, np.int32)
@@ -167,7 +169,7 @@ def bucket_batches(
         item_lengths,
         pads[cuts.group] if pads is not None and to_bound else budget.padded(longest),
         tokens,
-        n_dropped=n - items.size,
+        n_dropped=lengths.size - items.size,
         boundaries=bounds,
         seed=seed if shuffle else None,
         epoch=epoch,
@@ -188,69 +190,46 @@ def _check_fit(lengths: Array, key_lengths: Array, budget: Budget) -> None:
     )
 
 
+def _sorted(kernels: ModuleType, keys: Array, n_keys: int, shuffle: Shuffle | None) -> tuple[Array, Array]:
+    """Return the items sorted by key, those of one key shuffled, and where each key's begin and end, ``(K + 1,)``."""
+    counts = np.empty((max(1, keys.size // max(_ITEMS_A_CHUNK, 4 * n_keys)), n_keys), np.int64)
+    kernels.count_keys(keys, counts)
+    order, ptr = np.empty(keys.size, index_dtype(keys.size)), pointer(counts.sum(axis=0))
+    kernels.sort_by_key(keys, None, counts, order)
+    if shuffle is not None:
+        shuffle.runs(ptr, order)
+    return order, ptr
+
+
 def _by_length(
     kernels: ModuleType,
     keys: Array,
     key_lengths: Array,
-    counts: Array,
-    visit: Array,
     budget: Budget,
     window: int | None,
+    shuffle: Shuffle | None,
     drop_last: bool,
 ) -> tuple[Array, Stretches]:
     """Return the items sorted by length, window by window, and where they are cut."""
-    if budget.max_tokens is None:
-        if drop_last:
-            visit = visit[: visit.size - visit.size % budget.max_items]
-        if window is not None:
-            window = -(-window // budget.max_items) * budget.max_items
-    order = np.empty_like(visit)
-    kernels.counting_sort(keys, visit, key_lengths.size, order)
-    if window is not None and window < visit.size:
-        group_ends = np.append(np.arange(window, visit.size, window), visit.size)
-        place = np.empty(keys.size, np.int32)
-        place[visit] = np.arange(visit.size) // window
-        by_length, order = order, np.empty_like(visit)
-        kernels.counting_sort(place, by_length, group_ends.size, order)
-    else:
-        group_ends = np.array([visit.size])
-    if budget.max_tokens is None:
+    n, even = keys.size, budget.max_tokens is None
+    order, ptr = _sorted(kernels, keys, key_lengths.size, shuffle)
+    extra = n % budget.max_items if even and drop_last else 0
+    if window is not None and even:
+        window = -(-window // budget.max_items) * budget.max_items
+    windows = 1 if window is None else -(-(n - extra) // window)
+    if extra or windows > 1:
+        turn = np.arange(n, dtype=index_dtype(n))  # in the shuffled order
+        if shuffle is not None:
+            turn[shuffle.permutation(n)] = turn.copy()
+        if extra:
+            order = order[turn[order] < n - extra]
+        if window is not None and windows > 1:
+            by_length, order = order, np.empty_like(order)
+            kernels.counting_sort((turn // window).astype(np.int32), by_length, windows, order)
+    group_ends = np.append(np.arange(1, windows) * (window or 0), order.size)
+    if even:
         return order, even_cuts(np.diff(group_ends, prepend=0), np.full(group_ends.size, budget.max_items), drop_last)
-    most, ends = budget.items(budget.padded(key_lengths)), np.cumsum(counts)
-    if group_ends.size > 1:
-        most, ends = most[keys[order]], np.arange(1, order.size + 1)  # each item is a run
+    most, ends = budget.items(budget.padded(key_lengths)), ptr[1:]
+    if windows > 1:
+        most, ends = most[keys[order]], np.arange(1, n + 1)  # each item is a run
     return order, budget_cuts(kernels, most, ends, group_ends, drop_last)
-
-
-def _bucket_pads(
-    lengths: Array, bounds: Array, key_lengths: Array, counts: Array, bucket: Array, budget: Budget, to_bound: bool
-) -> Array:
-    """Return the longest padded length that the batches of each bucket can have, ``(K + 1,)``."""
-    longest = np.zeros(bounds.size + 1, np.int64)
-    np.maximum.at(longest, bucket, np.where(counts > 0, key_lengths, 0))
-    if not to_bound:
-        return budget.padded(longest)
-    top = int(bounds[-1]) if bounds.size else -1
-    if lengths.size and longest[-1] > top:
-        first = int(np.argmax(lengths > top))
-        raise ValueError(
-            f"the item at index {first} has {int(lengths[first])} tokens, more than the last of the boundaries that "
-            f"batches are padded to ({top}): add a bound, or cut or leave out such items"
-        )
-    pads = np.append(budget.padded(bounds), 0)
-    used = np.bincount(bucket[counts > 0], minlength=pads.size) > 0
-    if budget.max_tokens is not None and (pads[used] > budget.max_tokens).any():
-        raise ValueError(
-            f"boundaries pad to {int(pads[used].max())} tokens, more than max_tokens={budget.max_tokens}: "
-            "raise max_tokens, or pass bounds below it"
-        )
-    return pads
-
-
-def _by_bucket(
-    kernels: ModuleType, bucket: Array, pads: Array, visit: Array, budget: Budget, drop_last: bool
-) -> tuple[Array, Stretches]:
-    """Return the items sorted by bucket, and where they are cut."""
-    order = np.empty_like(visit)
-    kernels.counting_sort(bucket, visit, pads.size, order)
-    return order, even_cuts(np.bincount(bucket, minlength=pads.size), budget.items(pads), drop_last)

@@ -10,7 +10,9 @@ import numpy as np
 
 from fastnlp._threads import run
 from fastnlp.kernels.cpu._jit import jit
+from fastnlp.kernels.cpu._sort import count_keys as count_keys
 from fastnlp.kernels.cpu._sort import counting_sort as counting_sort
+from fastnlp.kernels.cpu._sort import sort_by_key as sort_by_key
 
 _ITEMS_A_TASK = 1 << 16
 

@@ -9,7 +9,9 @@ from bisect import bisect_left
 
 import numpy as np
 
+from fastnlp.kernels.reference._sort import count_keys as count_keys
 from fastnlp.kernels.reference._sort import counting_sort as counting_sort
+from fastnlp.kernels.reference._sort import sort_by_key as sort_by_key
 
 
 def cut(most, ends, group_ends, begin, used):  # (D,), (D,), (G,), (M,), (1,)
