@@ -98,8 +98,8 @@ def _places(name: str, sequences: Any, items: Any) -> Ragged:
         return _from_offsets(name, *_pair(name, sequences), items)
     column = _columns.column_of(name, sequences)
     if column is not None:
-        chunks, *places = list_column(name, column, _checked_or_none(items, column.n))
-        return Ragged(tuple(chunks), *places)
+        chunks, chunk, begin, lengths = list_column(name, column, _checked_or_none(items, column.n))
+        return Ragged(tuple(chunks), chunk, begin, lengths)
     if _arrays.library_of(sequences) == "torch":
         sequences = _columns.tensor(name, sequences)
     if isinstance(sequences, np.ndarray) and sequences.dtype != object:
@@ -180,10 +180,9 @@ def _pair(name: str, pair: tuple[Any, ...]) -> tuple[Array, Array]:
 def _from_offsets(name: str, tokens: Array, offsets: Array, items: Any) -> Ragged:
     at = _checked_or_none(items, offsets.size - 1)
     begin, end = (offsets[:-1], offsets[1:]) if at is None else (offsets[at], offsets[at + 1])
-    lengths = end - begin
-    if lengths.size and (lengths.min() < 0 or begin.min() < 0 or end.max() > tokens.size):
+    if np.count_nonzero((begin < 0) | (end < begin) | (end > tokens.size)):
         raise ValueError(f"{name}: offsets must rise from 0 or more to at most the number of tokens, {tokens.size}")
-    return Ragged((tokens,), None, _arrays.kernel_ready(begin), lengths)
+    return Ragged((tokens,), None, _arrays.kernel_ready(begin), end - begin)
 
 
 def _from_array(name: str, x: Array, items: Any) -> Ragged:

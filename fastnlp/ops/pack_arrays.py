@@ -22,8 +22,6 @@ from fastnlp.ops._packing import Packing
 from fastnlp.ops._ragged import Ragged, ragged
 from fastnlp.ops._stretches import take_stretches
 
-_FIELDS = ("input_ids", "position_ids", "sequence_ids", "labels")
-
 
 class PackedArrays(NamedTuple):
     """Sequences one after another: T places, ``(T,)`` with ``layout="flat"``, ``(R, capacity)`` with "rows".
@@ -165,8 +163,8 @@ def pack_arrays(
         raise ValueError(f"{plan.places} places are more than cu_seqlens can count: take fewer rows at a time")
     given = pieces if labels is None else _labels(labels, packing, items, plan)
 
-    shape = plan.shape
-    ids, positions, numbers, targets = (x.reshape(-1) for x in buffers(out, _FIELDS, (shape,) * 4, dtype))
+    filled = buffers(out, ("input_ids", "position_ids", "sequence_ids", "labels"), (plan.shape,) * 4, dtype)
+    ids, positions, numbers, targets = (x.reshape(-1) for x in filled)
     kernels.label_segments(plan.segments, plan.number, position_start, positions, numbers)
     pieces.copy_to(ids, plan.place, kernels, "sequences")
     given.copy_to(targets, plan.place, kernels, "labels")
@@ -181,7 +179,10 @@ def pack_arrays(
         for x, value in ((ids, pad), (targets, ignore)):
             kernels.fill_stretches(plan.segments[gaps], sizes[gaps], value, x)
     return PackedArrays(
-        *(x.reshape(shape) for x in (ids, positions, numbers, targets)),
+        filled[0],
+        filled[1],
+        filled[2],
+        filled[3],
         cu_seqlens,
         int(sizes.max(initial=0)),
         plan.lengths,
