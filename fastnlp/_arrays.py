@@ -192,7 +192,12 @@ def class_indices(
 
 
 def integers(name: str, x: Any) -> Array:
-    """Return `x` as a one-dimensional int64 array; floats, booleans and other shapes are refused.
+    """Return `x` as a one-dimensional int64 array: `any_integers`, converted."""
+    return any_integers(name, x).astype(np.int64, copy=False)
+
+
+def any_integers(name: str, x: Any) -> Array:
+    """Return `x` as a one-dimensional array of integers that int64 can hold; floats, booleans are refused.
 
     Raises
     ------
@@ -208,7 +213,7 @@ def integers(name: str, x: Any) -> Array:
         raise ValueError(f"{name} must have one axis, got shape {array.shape}")
     if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds a value beyond int64")
-    return array.astype(np.int64, copy=False)
+    return array
 
 
 def kernel_ready(x: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import isqrt
 from types import ModuleType
 from typing import NamedTuple
@@ -53,6 +54,33 @@ def decreasing(
     plan(sizes, counts, capacity, max_per_row, repeats, tokens, entry_ptr, start, copies, used)
     patterns, entries = used.tolist()
     return Plan(repeats[:patterns], tokens[:patterns], entry_ptr[: patterns + 1], start[:entries], copies[:entries])
+
+
+def with_empty_items(plan: Plan, n: int, max_per_row: int) -> Plan:
+    """Return a plan with n items of length 0 in addition, which sort before its others: the first places are theirs."""
+    patterns: list[tuple[int, int, list[tuple[int, int]]]] = []  # repeats, tokens, entries (start, copies)
+    placed = 0
+    entries = list(zip((plan.start + n).tolist(), plan.copies.tolist(), strict=True))
+    bounds = pairwise(plan.entry_ptr.tolist())
+    for times, tokens, width, (low, high) in zip(
+        plan.repeats.tolist(), plan.tokens.tolist(), plan.widths.tolist(), bounds, strict=True
+    ):
+        row = 0
+        while row < times:
+            k = min(max_per_row - width, n - placed)
+            rows = min(times - row, (n - placed) // k) if k else times - row
+            some = [(start + row * copies, copies) for start, copies in entries[low:high]]
+            patterns.append((rows, tokens, [*some, (placed, k)] if k else some))
+            placed += rows * k
+            row += rows
+    while placed < n:
+        k = min(max_per_row, n - placed)
+        rows = (n - placed) // k
+        patterns.append((rows, 0, [(placed, k)]))
+        placed += rows * k
+    repeats, tokens_, rows_ = zip(*patterns, strict=True)
+    start, copies = np.array([entry for row in rows_ for entry in row], np.int64).T.copy()
+    return Plan(np.array(repeats), np.array(tokens_), pointer(np.array([len(row) for row in rows_])), start, copies)
 
 
 def lower_bound(sizes: Array, counts: Array, capacity: int, max_per_row: int) -> int:

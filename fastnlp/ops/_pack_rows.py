@@ -10,7 +10,7 @@ import numpy as np
 from fastnlp._arrays import Array
 from fastnlp.ops._groups import pointer, sums
 from fastnlp.ops._lengths import sort_keys
-from fastnlp.ops._pack_plan import Plan, lower_bound
+from fastnlp.ops._pack_plan import Plan, decreasing, lower_bound, with_empty_items
 from fastnlp.ops._packing import squares
 from fastnlp.ops._shuffle import Shuffle, index_dtype
 
@@ -24,10 +24,6 @@ class Histogram(NamedTuple):
     chunk_counts: Array  # (chunks, K) int64
     sizes: Array  # (D,) int64, increasing
     counts: Array  # (D,) int64, none 0
-
-    def lower_bound(self, capacity: int, max_per_row: int) -> int:
-        """Return the number of rows that any packing needs at least."""
-        return lower_bound(self.sizes, self.counts, capacity, max_per_row)
 
 
 class Rows(NamedTuple):
@@ -49,6 +45,23 @@ def histogram(kernels: ModuleType, sizes: Array) -> Histogram:
     counts = chunk_counts.sum(axis=0)
     present = np.flatnonzero(counts)
     return Histogram(keys, chunk_counts, key_sizes[present], counts[present])
+
+
+def planned(
+    kernels: ModuleType, algorithm: str, pieces: Histogram, capacity: int, max_per_row: int, time_limit: float
+) -> tuple[Plan, int]:
+    """Return the algorithm's plan, and a number of rows that any packing needs at least."""
+    sizes, counts = pieces.sizes, pieces.counts
+    bound = lower_bound(sizes, counts, capacity, max_per_row)
+    if algorithm != "optimal" or not sizes.size or not sizes[-1]:
+        by = "first_fit_decreasing" if algorithm == "optimal" else algorithm
+        return decreasing(kernels, by, sizes, counts, capacity, max_per_row), bound
+    from fastnlp.ops._column_generation import optimal_plan
+
+    empty = int(counts[0]) if sizes[0] == 0 else 0
+    some = slice(1 if empty else 0, None)
+    plan, proven = optimal_plan(kernels, sizes[some], counts[some], capacity, max_per_row, time_limit)
+    return with_empty_items(plan, empty, max_per_row) if empty else plan, max(bound, proven)
 
 
 def rows_of_plan(kernels: ModuleType, plan: Plan, pieces: Histogram, shuffle: Shuffle | None) -> Rows:
@@ -83,4 +96,4 @@ def rows_in_order(kernels: ModuleType, sizes: Array, capacity: int, max_per_row:
     kernels.next_fit(sizes, capacity, max_per_row, row_ptr, used)
     row_ptr = row_ptr[: int(used[0]) + 1].copy()
     pieces = np.arange(sizes.size, dtype=index_dtype(sizes.size))
-    return Rows(row_ptr, pieces, sizes, sums(sizes, row_ptr), squares(sizes, row_ptr))
+    return Rows(row_ptr, pieces, sizes.copy(), sums(sizes, row_ptr), squares(sizes, row_ptr))

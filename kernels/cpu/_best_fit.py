@@ -64,7 +64,8 @@ def _group(sizes, counts, cursor, capacity, max_per_row, groups, entries, usable
             else:  # the first rows of the group part from it
                 filled = n_groups
                 n_groups += 1
-                groups[filled] = groups[g]
+                for column in range(5):
+                    groups[filled, column] = groups[g, column]
                 groups[g, _FIRST] += times
                 groups[g, _ROWS] -= times
                 n_usable = _pop(usable, n_usable)

@@ -77,53 +77,56 @@ def _sort_stretches(begin, end, stream, skipped, ptr, order):
     longest = np.int64(1)
     for r in range(begin, end):
         longest = max(longest, ptr[r + 1] - ptr[r])
-    hashes, items = np.empty(longest, np.uint64), np.empty(longest, np.int64)
-    starts, places = np.empty(2 * longest, np.int64), np.empty(2 * longest, np.int64)
+    hashes, items = np.empty(longest, np.uint64), np.empty(longest, order.dtype)
+    ends, places = np.empty(2 * longest, np.int64), np.empty(2 * longest, np.int64)
     for r in range(begin, end):
-        stretch = order[ptr[r] : ptr[r + 1]]
+        low, high = ptr[r], ptr[r + 1]
         bits = np.int64(0)
-        while stretch.size > 2 * _BUCKET << bits:
+        while high - low > 2 * _BUCKET << bits:
             bits += 1
-        starts[0] = stretch.size
+        ends[0] = high - low
         if bits:
-            _count_sort(stream, skipped, bits, stretch, hashes, items, starts)
-            stretch[:] = items[: stretch.size]
-        low = np.int64(0)
+            _count_sort(stream, skipped, bits, order, low, high, hashes, items, ends)
+            for j in range(high - low):
+                order[low + j] = items[j]
+        first = low
         for b in range(1 << bits):
-            _sort_bucket(stream, skipped + bits, stretch[low : starts[b]], hashes, items, places)
-            low = starts[b]
+            _sort_bucket(stream, skipped + bits, order, first, low + ends[b], hashes, items, places)
+            first = low + ends[b]
 
 
 @kernel_part
-def _sort_bucket(stream, skipped, bucket, hashes, items, places):
+def _sort_bucket(stream, skipped, order, low, high, hashes, items, places):
     bits = np.int64(0)
-    while bucket.size > np.int64(1) << bits:
+    while high - low > 1 << bits:
         bits += 1
-    _count_sort(stream, skipped, bits, bucket, hashes, items, places)
-    for j in range(bucket.size):
+    _count_sort(stream, skipped, bits, order, low, high, hashes, items, places)
+    for j in range(high - low):
         hashed, item = hashes[j], items[j]
         k = j
         while k > 0 and hashes[k - 1] > hashed:
             hashes[k] = hashes[k - 1]
-            bucket[k] = bucket[k - 1]
+            order[low + k] = order[low + k - 1]
             k -= 1
         hashes[k] = hashed
-        bucket[k] = item
+        order[low + k] = item
 
 
 @kernel_part
-def _count_sort(stream, skipped, bits, source, hashes, items, places):
-    """Write the items of `source` and their hashes, sorted by `bits` bits of these; places[b] = where bucket b ends."""
-    places[: 1 << bits] = 0
-    for j in range(source.size):
-        places[_upper(_hash(stream, source[j]) << np.uint64(skipped), bits)] += 1
+def _count_sort(stream, skipped, bits, order, low, high, hashes, items, places):
+    """Write order[low:high] to `items`, sorted by `bits` bits of their hashes; places[b] = where those of b end."""
+    for b in range(1 << bits):
+        places[b] = 0
+    for j in range(low, high):
+        places[_upper(_hash(stream, order[j]) << np.uint64(skipped), bits)] += 1
     total = np.int64(0)
     for b in range(1 << bits):
         total += places[b]
         places[b] = total - places[b]
-    for j in range(source.size):
-        hashed = _hash(stream, source[j])
+    for j in range(low, high):
+        hashed = _hash(stream, order[j])
         b = _upper(hashed << np.uint64(skipped), bits)
-        hashes[places[b]] = hashed
-        items[places[b]] = source[j]
-        places[b] += 1
+        place = places[b]
+        hashes[place] = hashed
+        items[place] = order[j]
+        places[b] = place + 1

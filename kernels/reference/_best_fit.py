@@ -20,7 +20,9 @@ def best_fit_decreasing(  # (D,), (D,); (P,), (P,), (P + 1,), (E,), (E,), (2,)
     sizes, counts, capacity, max_per_row, repeats, tokens, entry_ptr, start, copies, used
 ):
     """Plan rows for counts[d] items of sizes[d] tokens each, sizes increasing; used = (patterns, entries)."""
-    usable, waiting, done = [], [], []  # groups: (room, first row, rows, places left, entries)
+    usable: list = []  # groups: (room, first row, rows, places left, entries)
+    waiting: list = []  # the same with -room
+    done: list = []
     cursor = (np.cumsum(counts) - counts).tolist()
     n_rows = 0
     for d in range(sizes.size - 1, -1, -1):
