@@ -68,6 +68,8 @@ class StreamPacker:
 
     Attributes
     ----------
+    limit
+        The most tokens that an item, or a piece of one, has in a row.
     n_added, n_held
         Items added so far, which is the position of the next one, and the pieces of them that are held.
     n_rows, n_tokens
@@ -126,6 +128,11 @@ class StreamPacker:
         self._latest: list[int] = []  # lengths of whole items, added one by one after those held
 
     @property
+    def limit(self) -> int:
+        """The most tokens that an item, or a piece of one, has in a row."""
+        return self.capacity // self.item_multiple * self.item_multiple
+
+    @property
     def n_held(self) -> int:
         """Pieces of items that are held."""
         return self._held.positions.size + len(self._latest)
@@ -152,7 +159,7 @@ class StreamPacker:
         """
         if isinstance(lengths, int | np.integer):
             length = integer("lengths", lengths, least=0)
-            if length <= self._limit:
+            if length <= self.limit:
                 return self._add_one(length)
             lengths = [length]
         held = self._settled()
@@ -199,7 +206,7 @@ class StreamPacker:
         other = [f"{name}={settings.get(name)!r}" for name in mine if settings.get(name) != mine[name]]
         if other:
             raise ValueError(f"state is of a packer with {', '.join(other)}: make this one with the same settings")
-        self._held = StreamPieces.from_lists(state.get("held", {}), limit=self._limit, end=counts["n_added"])
+        self._held = StreamPieces.from_lists(state.get("held", {}), limit=self.limit, end=counts["n_added"])
         self._latest = []
         for name, count in counts.items():
             setattr(self, name, count)
@@ -207,11 +214,6 @@ class StreamPacker:
     def _settings(self) -> dict[str, Any]:
         names = ("capacity", "buffer", "max_wait", "max_per_bin", "item_multiple", "overlong")
         return {name: getattr(self, name) for name in names}
-
-    @property
-    def _limit(self) -> int:
-        """The most tokens of an item in a row."""
-        return self.capacity // self.item_multiple * self.item_multiple
 
     def _add_one(self, length: int) -> list[StreamRow]:
         """Add one item that fits; no array is touched before a row may be due."""
@@ -233,7 +235,7 @@ class StreamPacker:
 
     def _pieces(self, lengths: Array) -> StreamPieces:
         """Give new items their positions, and cut those longer than a row."""
-        fit = fitted(lengths, self._limit, self.overlong, row=f"the {self._limit} tokens of a row")
+        fit = fitted(lengths, self.limit, self.overlong, row=f"the {self.limit} tokens of a row")
         pieces = StreamPieces.of(fit, self.n_added, lengths.size)
         self.n_added += lengths.size
         self.n_truncated += fit.n_truncated

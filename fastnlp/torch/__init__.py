@@ -9,6 +9,16 @@ try:
 except ImportError as error:
     raise ImportError("fastnlp.torch needs PyTorch: pip install 'fastnlp-kernels[torch]'") from error
 
+from fastnlp.torch.batches import (
+    assemble_pairs,
+    block_diagonal_mask,
+    pack_arrays,
+    pad_arrays,
+    unpack_arrays,
+    unpad_arrays,
+)
+from fastnlp.torch.collators import FlatteningCollator, PaddingCollator, PairCollator
+from fastnlp.torch.datasets import PackedDataset
 from fastnlp.torch.functional import (
     cross_entropy,
     entropy,
@@ -25,13 +35,21 @@ from fastnlp.torch.functional import (
 )
 from fastnlp.torch.huggingface import patch_lm_head, unpatch_lm_head
 from fastnlp.torch.modules import CrossEntropyLoss, KLDivLoss, LinearCrossEntropyLoss
+from fastnlp.torch.packed_stream import PackedIterableDataset
 from fastnlp.torch.samplers import BucketBatchSampler
 
 __all__ = [
     "BucketBatchSampler",
     "CrossEntropyLoss",
+    "FlatteningCollator",
     "KLDivLoss",
     "LinearCrossEntropyLoss",
+    "PackedDataset",
+    "PackedIterableDataset",
+    "PaddingCollator",
+    "PairCollator",
+    "assemble_pairs",
+    "block_diagonal_mask",
     "cross_entropy",
     "entropy",
     "kl_div",
@@ -40,10 +58,14 @@ __all__ = [
     "linear_softmax",
     "log_softmax",
     "logsumexp",
+    "pack_arrays",
+    "pad_arrays",
     "patch_lm_head",
     "perplexity",
     "pool",
     "softmax",
     "softmax_kl_div",
+    "unpack_arrays",
+    "unpad_arrays",
     "unpatch_lm_head",
 ]

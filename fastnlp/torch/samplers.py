@@ -87,7 +87,7 @@ class BucketBatchSampler(Sampler[list[int]]):
         world_size: int | None = None,
         backend: str | None = None,
     ) -> None:
-        self.rank, self.world_size = _place(rank, world_size)
+        self.rank, self.world_size = this_rank(rank, world_size)
         self.epoch = 0
         self._lengths = checked_lengths(lengths)
         # No attributes of their own: accelerate takes a `batch_size` to mean that all batches have it.
@@ -216,7 +216,7 @@ class BucketBatchSampler(Sampler[list[int]]):
         return digest.hexdigest()
 
 
-def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
+def this_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """Return the rank and the number of ranks, from `torch.distributed` where neither is given."""
     if (rank is None) != (world_size is None):
         raise ValueError(f"pass both rank and world_size or neither, got {rank} and {world_size}")
