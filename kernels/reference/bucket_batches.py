@@ -32,12 +32,11 @@ def cut(most, ends, group_ends, begin, used):  # (D,), (D,), (G,), (M,), (1,)
 def collect(order, lengths, begin, batch_ptr, items, item_lengths, longest, tokens):
     # (M,), (N,), (B,), (B + 1,), (I,), (I,), (B,), (B,)
     """Fill batch b with the sorted items from begin[b] on, and their lengths; find the longest length and the sum."""
-    for b, first in enumerate(begin.tolist()):
-        batch = slice(batch_ptr[b], batch_ptr[b + 1])
-        items[batch] = order[first : first + batch.stop - batch.start]
-        item_lengths[batch] = lengths[items[batch]]
-        longest[b] = item_lengths[batch].max()
-        tokens[b] = item_lengths[batch].sum(dtype=np.int64)
+    first = batch_ptr[:-1]
+    items[...] = order[np.arange(items.size) + np.repeat(begin - first, np.diff(batch_ptr))]
+    item_lengths[...] = lengths[items]
+    np.maximum.reduceat(item_lengths, first, dtype=np.int64, out=longest)
+    np.add.reduceat(item_lengths, first, dtype=np.int64, out=tokens)
 
 
 def optimal_boundaries(sizes, counts, bounds):  # (D,), (D,), (K,)
