@@ -12,6 +12,7 @@ from fastnlp.ops._cooccurrence_result import CooccurrenceCounts as CooccurrenceC
 from fastnlp.ops._criterion import LossStats as LossStats
 from fastnlp.ops._packing import Packing as Packing
 from fastnlp.ops._ragged import sequence_lengths as sequence_lengths
+from fastnlp.ops._stream_pieces import StreamRow as StreamRow
 from fastnlp.ops.block_diagonal_mask import block_diagonal_mask as block_diagonal_mask
 from fastnlp.ops.assemble_pairs import PairArrays as PairArrays
 from fastnlp.ops.assemble_pairs import assemble_pairs as assemble_pairs
@@ -40,7 +41,6 @@ from fastnlp.ops.softmax import logsumexp as logsumexp
 from fastnlp.ops.softmax import softmax as softmax
 from fastnlp.ops.softmax_kl_div import softmax_kl_div as softmax_kl_div
 from fastnlp.ops.stream_packer import StreamPacker as StreamPacker
-from fastnlp.ops.stream_packer import StreamRow as StreamRow
 from fastnlp.text import Corpus as Corpus
 from fastnlp.text import KeyedVectors as KeyedVectors
 from fastnlp.text import Vocabulary as Vocabulary

@@ -1,14 +1,30 @@
-"""`StreamPieces`: what a stream's items are cut to, with their positions."""
+"""`StreamRow`, and `StreamPieces`: what a stream's items are cut to, with their positions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastnlp._arrays import Array
 from fastnlp.ops._overlong import Pieces
+
+
+class StreamRow(NamedTuple):
+    """A row that is complete.
+
+    Attributes
+    ----------
+    items
+        Positions in the stream, ``(K,)`` int64, increasing.
+    starts
+        The first token of each item's piece, ``(K,)`` int64, with ``overlong="split"``; else None.
+    """
+
+    items: Array
+    starts: Array | None
 
 
 class StreamPieces(NamedTuple):
@@ -40,6 +56,13 @@ class StreamPieces(NamedTuple):
     def then(self, more: StreamPieces) -> StreamPieces:
         """Return these pieces and `more` after them."""
         return StreamPieces(*(np.concatenate(pair) for pair in zip(self, more, strict=True)))
+
+    def rows(self, ends: Array, *, with_starts: bool) -> list[StreamRow]:
+        """Return the rows of which row i is ``ends[i]`` to ``ends[i + 1]``."""
+        return [
+            StreamRow(self.positions[begin:end], self.starts[begin:end] if with_starts else None)
+            for begin, end in pairwise(ends.tolist())
+        ]
 
     def to_lists(self) -> dict[str, list[int]]:
         """Return the arrays by their names, as lists."""

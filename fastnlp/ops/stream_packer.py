@@ -1,4 +1,4 @@
-"""`StreamPacker`, `StreamRow`.
+"""`StreamPacker`.
 
 A backend provides ``complete_rows(sizes, positions, n_held, capacity, ...)``, which holds items one after another and
 tells which of them make up the rows that are due.
@@ -6,36 +6,23 @@ tells which of them make up the rows that are due.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from itertools import pairwise
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from fastnlp._arrays import Array
 from fastnlp._checks import integer
-from fastnlp._dispatch import backend_of, kernels_for
+from fastnlp._dispatch import backend_of, implementation
 from fastnlp.ops._groups import figures_text, share
 from fastnlp.ops._lengths import checked_lengths
 from fastnlp.ops._overlong import OVERLONG, fitted
-from fastnlp.ops._stream_pieces import StreamPieces
+from fastnlp.ops._stream_pieces import StreamPieces, StreamRow
 
+_FEW = 8192  # items that NumPy has done before Numba has compiled
 _COUNTS = ("n_added", "n_rows", "n_tokens", "n_truncated", "n_split", "n_dropped")
-
-
-class StreamRow(NamedTuple):
-    """A row that is complete.
-
-    Attributes
-    ----------
-    items
-        Positions in the stream, ``(K,)`` int64, increasing.
-    starts
-        The first token of each item's piece, ``(K,)`` int64, with ``overlong="split"``; else None.
-    """
-
-    items: Array
-    starts: Array | None
 
 
 class StreamPacker:
@@ -64,7 +51,8 @@ class StreamPacker:
         counts so many tokens, the caller cuts the item; "split" makes pieces of so many tokens and a rest; "drop" puts
         it in no row, but it has its position.
     backend
-        "reference" or "cpu"; default: cpu. Both give the same rows.
+        "reference" or "cpu", which give the same rows. Default: cpu, from the call that adds the 8,192nd item on; the
+        reference has done fewer items before the kernels could be compiled.
 
     Attributes
     ----------
@@ -123,7 +111,8 @@ class StreamPacker:
             raise ValueError(f"overlong must be one of {', '.join(map(repr, OVERLONG))}, got {overlong!r}")
         self.overlong = overlong
         self.n_added = self.n_rows = self.n_tokens = self.n_truncated = self.n_split = self.n_dropped = 0
-        self._backend = backend_of(backend)
+        self._backend = backend
+        backend_of(backend)  # a choice that cannot be honoured is told here
         self._held = StreamPieces.none()
         self._latest: list[int] = []  # lengths of whole items, added one by one after those held
 
@@ -202,8 +191,7 @@ class StreamPacker:
             settings, counts = dict(state["settings"]), {name: int(state[name]) for name in _COUNTS}
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"state is not one of a StreamPacker: {error!r}") from error
-        mine = self._settings()
-        other = [f"{name}={settings.get(name)!r}" for name in mine if settings.get(name) != mine[name]]
+        other = [f"{name}={settings.get(name)!r}" for name, x in self._settings().items() if settings.get(name) != x]
         if other:
             raise ValueError(f"state is of a packer with {', '.join(other)}: make this one with the same settings")
         self._held = StreamPieces.from_lists(state.get("held", {}), limit=self.limit, end=counts["n_added"])
@@ -243,12 +231,17 @@ class StreamPacker:
         self.n_dropped += fit.n_dropped
         return pieces
 
+    def _kernels(self) -> ModuleType:
+        chosen = self._backend or os.environ.get("FASTNLP_BACKEND")
+        few = self.n_added <= _FEW and not chosen
+        return implementation("stream_packer", "reference" if few else backend_of(self._backend))
+
     def _complete(self, pieces: StreamPieces, n_held: int, max_wait: int) -> list[StreamRow]:
         """Return the rows that are due as the pieces from n_held on come in; hold the rest."""
         n, multiple = pieces.lengths.size, self.item_multiple
         sizes = -(-pieces.lengths // multiple)  # -1 stays below 0
         taken, row_ptr, used = np.empty(n, np.int64), np.empty(n + 1, np.int64), np.empty(3, np.int64)
-        kernels_for("stream_packer", self._backend).complete_rows(
+        self._kernels().complete_rows(
             np.where(pieces.lengths < 0, -1, sizes),
             pieces.positions,
             n_held,
@@ -264,5 +257,4 @@ class StreamPacker:
         done, self._held = pieces.take(taken[:placed]), pieces.take(taken[placed : placed + held])
         self.n_rows += rows
         self.n_tokens += int(done.lengths.sum())
-        split, ends = self.overlong == "split", row_ptr[: rows + 1].tolist()
-        return [StreamRow(done.positions[a:b], done.starts[a:b] if split else None) for a, b in pairwise(ends)]
+        return done.rows(row_ptr[: rows + 1], with_starts=self.overlong == "split")
