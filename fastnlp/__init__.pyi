@@ -13,9 +13,9 @@ from fastnlp.ops._criterion import LossStats as LossStats
 from fastnlp.ops._packing import Packing as Packing
 from fastnlp.ops._ragged import sequence_lengths as sequence_lengths
 from fastnlp.ops._stream_pieces import StreamRow as StreamRow
-from fastnlp.ops.block_diagonal_mask import block_diagonal_mask as block_diagonal_mask
 from fastnlp.ops.assemble_pairs import PairArrays as PairArrays
 from fastnlp.ops.assemble_pairs import assemble_pairs as assemble_pairs
+from fastnlp.ops.block_diagonal_mask import block_diagonal_mask as block_diagonal_mask
 from fastnlp.ops.bucket_batches import Batches as Batches
 from fastnlp.ops.bucket_batches import bucket_batches as bucket_batches
 from fastnlp.ops.cooccurrence import cooccurrence as cooccurrence

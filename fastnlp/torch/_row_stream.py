@@ -11,7 +11,8 @@ from fastnlp._arrays import Array
 from fastnlp.ops._columns import array
 from fastnlp.ops._groups import pointer
 from fastnlp.ops._packing import Packing, squares
-from fastnlp.ops.stream_packer import StreamPacker, StreamRow
+from fastnlp.ops._stream_pieces import StreamRow
+from fastnlp.ops.stream_packer import StreamPacker
 
 
 class Piece(NamedTuple):
