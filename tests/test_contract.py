@@ -147,11 +147,21 @@ def test_calls_make_no_kernel_signature_that_is_not_declared(rng):
             pullback(y)
     for dtype in (np.int16, np.int32, np.int64, np.uint64):
         fastnlp.pack(np.array([3, 1, 2], dtype), 4, backend="cpu")
-        fastnlp.bucket_batches(np.array([3, 1, 2], dtype), batch_size=2, boundaries=[2], backend="cpu")
+        for options in ({"batch_size": 2, "boundaries": 2}, {"max_tokens": 3, "window": 2, "shuffle": False}):
+            fastnlp.bucket_batches(np.array([3, 1, 2], dtype), **options, backend="cpu")
         counts = fastnlp.cooccurrence(np.array([0, 1, 0, 2, 1], dtype), vocab_size=3, window=2, backend="cpu")
         pair = (np.arange(3, dtype=dtype), np.array([0, 1, 3]))
         for ids in (np.int32, np.int64):
             fastnlp.assemble_pairs(pair, pair, cls=1, sep=2, max_length=5, dtype=ids, backend="cpu")
+    tokens = (np.array([3, 1, 2]), np.array([0, 2, 3]))
+    for dtype in (np.uint8, np.uint16, np.int32, np.int64):
+        for ids in (np.int32, np.int64):
+            x = (tokens[0].astype(dtype), tokens[1])
+            padded = fastnlp.pad_arrays(x, dtype=ids, backend="cpu")
+            packed = fastnlp.pack_arrays(x, fastnlp.pack([2, 1], 2), layout="rows", dtype=ids, backend="cpu")
+            fastnlp.unpack_arrays(packed.input_ids, packed, backend="cpu")
+            fastnlp.unpad_arrays(padded.input_ids.astype(dtype), padded.lengths, backend="cpu")
+    fastnlp.block_diagonal_mask(packed.cu_seqlens, causal=True, backend="cpu")
     fastnlp.GloVe(dim=3, epochs=1).fit(counts, backend="cpu")
     checked = 0
     for kernel, declared in jit.KERNELS:
