@@ -1,32 +1,25 @@
 """Packing into nearly as few rows as possible: column generation on the histogram of lengths, then diving.
 
-The relaxation's solution says how often each pattern is used. Its whole parts are rows; what they leave, at most a row
-or so for each length, is a small packing problem of its own: its relaxation is solved again, and if no pattern is used
-once or more, the most used one is a row, until nothing is left.
+Where there are many lengths, groups of neighbouring ones are packed first, each as long as its longest.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from itertools import pairwise
 from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
 
 from fastnlp._arrays import Array
-from fastnlp.ops._groups import pointer
-from fastnlp.ops._pack_plan import Plan, decreasing, lower_bound
-from fastnlp.ops._relaxation import Relaxation
+from fastnlp.ops._diving import Search
+from fastnlp.ops._pack_plan import Plan, lower_bound
+from fastnlp.ops._patterns import Problem, Rows, add, first_fit_decreasing, plan_of
 
-_DIVES = ((0.1, 0.5), (0.03, 0.7), (0.3, 0.4))  # share of what is left to round up at once, and from which fraction on
-_TIME_OF_RELAXATION = 0.6
-_NODES = 200  # problems of a dive
-_WAYS = 3  # in which one is rounded
-
-Rows = dict[tuple[tuple[int, int], ...], int]
-"""Patterns, the longest length first, as pairs of a length's index and its copies; and how often each is repeated."""
+_MOST_LENGTHS = 512  # that are packed without groups
+_GROUPS = 256
+_TIME_OF_GROUPS = 0.5
+_CELLS_A_SECOND = 1 << 23  # of the time limit: a table is filled in some 3 % of it
+_MOST_CELLS = 1 << 27
 
 
 def optimal_plan(
@@ -38,6 +31,8 @@ def optimal_plan(
 
     Parameters
     ----------
+    kernels
+        Of `pack`.
     sizes, counts
         ``(D,)`` int64: ``counts[d] > 0`` items of ``sizes[d]`` tokens, 1 to `capacity`, increasing.
     max_per_row
@@ -52,157 +47,56 @@ def optimal_plan(
     Pessoa et al., "Automation and combination of linear-programming based stabilization techniques in column
     generation", INFORMS Journal on Computing 30, 2018 (smoothed dual values).
     """
-    begin = time.monotonic()
-    plan = decreasing(kernels, "first_fit_decreasing", sizes, counts, capacity, max_per_row)
-    rows = int(plan.repeats.sum())
+    end = time.monotonic() + time_limit
+    cells = int(min(_CELLS_A_SECOND * time_limit, _MOST_CELLS))
+    problem = Problem(sizes, counts, capacity, max_per_row, cells)
+    best = first_fit_decreasing(kernels, problem)
     bound = lower_bound(sizes, counts, capacity, max_per_row)
-    if rows == bound:
-        return plan, bound
-    search = _Search(kernels, sizes, counts, capacity, max_per_row, plan, bound, begin + time_limit)
-    search.run(begin + _TIME_OF_RELAXATION * time_limit)
-    if search.rows == rows:
-        return plan, search.bound
-    return _plan_of(search.best, sizes, counts), search.bound
+    values = sizes / capacity
+    if sizes.size > _MOST_LENGTHS and bound < sum(best.values()):
+        group, grouped = _grouped(problem)
+        search = Search(kernels, grouped, first_fit_decreasing(kernels, grouped), bound, grouped.sizes / capacity)
+        search.run(_TIME_OF_GROUPS * (end - time.monotonic()))
+        values = np.interp(sizes, np.append(0, grouped.sizes), np.append(0, search.values))
+        best = min(best, _dealt(search.best, group, counts), key=lambda rows: sum(rows.values()))
+    search = Search(kernels, problem, best, bound, values)
+    if bound < search.rows:
+        search.run(end - time.monotonic())
+    return plan_of(search.best, sizes, counts), search.bound
 
 
-class _Search:
-    """The best packing so far, and the bound on what is possible."""
+def _grouped(problem: Problem) -> tuple[Array, Problem]:
+    """Return the group of each length, ``(D,)``, and the problem of the groups' longest lengths.
 
-    def __init__(
-        self,
-        kernels: ModuleType,
-        sizes: Array,
-        counts: Array,
-        capacity: int,
-        max_per_row: int,
-        plan: Plan,
-        bound: int,
-        deadline: float,
-    ) -> None:
-        self._kernels = kernels
-        self._problem = sizes, counts, capacity, max_per_row
-        self._deadline = deadline
-        self.best = _rows_of(plan, counts)
-        self.rows = sum(self.best.values())
-        self.bound = bound
-
-    def run(self, deadline: float) -> None:
-        """Solve the relaxation, by `deadline` at the latest, and dive until its bound is reached."""
-        from scipy.sparse import csc_array
-
-        sizes, counts, capacity, max_per_row = self._problem
-        entries = [(d, p, k) for p, row in enumerate(self.best) for d, k in row]
-        d, p, k = np.array(entries, np.int64).T
-        columns = csc_array((k.astype(np.float64), (d, p)), shape=(sizes.size, len(self.best)))
-        root = Relaxation(sizes, counts, capacity, max_per_row, columns, sizes / capacity)
-        self.bound = max(self.bound, root.bound)
-        if self.bound < self.rows:
-            root.solve(0, deadline)
-            self.bound = max(self.bound, root.bound)
-        for share, least in _DIVES:
-            if root.x is not None and self.bound < self.rows:
-                self._dive(root, share, least)
-
-    def _dive(self, root: Relaxation, share: float, least: float) -> None:
-        """Round the relaxation's solution, again and again on what is left; where that fails, round another way."""
-        nodes = [_Node(root, np.arange(root.sizes.size), {}, 0)]
-        for _ in range(_NODES):
-            if not nodes or self.rows == self.bound or time.monotonic() > self._deadline:
-                return
-            node = nodes.pop()
-            left, found, n_up = _rounded(node, share, least)
-            if n_up and node.skip < _WAYS - 1:
-                nodes.append(node._replace(skip=node.skip + 1))
-            rows = sum(found.values())
-            if not left.any():
-                self._keep(found)
-            elif rows > node.rows:
-                rest = node.relaxation.restrict(left)
-                rest.solve(self.bound - rows, self._deadline)
-                if rest.x is None:
-                    self._keep(self._completed(rest, node.lengths[left > 0], found))
-                elif rows + rest.bound < self.rows:
-                    nodes.append(_Node(rest, node.lengths[left > 0], found, 0))
-
-    def _completed(self, rest: Relaxation, lengths: Array, found: Rows) -> Rows:
-        """Return `found` and the rows of first-fit-decreasing for the rest."""
-        _, _, capacity, max_per_row = self._problem
-        plan = decreasing(self._kernels, "first_fit_decreasing", rest.sizes, rest.counts, capacity, max_per_row)
-        for row, times in _rows_of(plan, rest.counts).items():
-            _add(found, [(int(lengths[d]), k) for d, k in row], times)
-        return found
-
-    def _keep(self, found: Rows) -> None:
-        rows = sum(found.values())
-        if rows < self.rows:
-            self.best, self.rows = found, rows
-
-
-class _Node(NamedTuple):
-    """A problem that is left where the rows `found` are taken out, and how many ways of rounding up were tried."""
-
-    relaxation: Relaxation
-    lengths: Array  # of the whole problem, (D,)
-    found: Rows
-    skip: int
-
-    @property
-    def rows(self) -> int:
-        return sum(self.found.values())
-
-
-def _rounded(node: _Node, share: float, least: float) -> tuple[Array, Rows, int]:
-    """Take the solution's whole parts as rows, and its largest fractions rounded up.
-
-    Return the counts that are left, all rows found, and how many fractions were rounded up.
+    Groups of f items a token are as wide as 1 / sqrt(f): so are those with the least tokens that are added, where there
+    are many groups.
     """
-    columns, x = node.relaxation.columns, node.relaxation.x
-    assert x is not None
-    left, found = node.relaxation.counts.copy(), dict(node.found)
-    whole = np.floor(x + 1e-9)
-    fraction = x - whole
-    most_up = max(1, int(share * fraction.sum()))
-    down = np.argsort(-whole, kind="stable")[: np.count_nonzero(whole)].tolist()
-    up = np.argsort(-fraction, kind="stable")[node.skip :].tolist()
-    n_down = n_up = 0
-    for j in down + up:
-        rounds_up = n_down == len(down)
-        if rounds_up and (n_up == most_up or fraction[j] < 1e-6 or (fraction[j] < least and (n_up or down))):
-            break
-        n_down += not rounds_up
-        entries = slice(columns.indptr[j], columns.indptr[j + 1])
-        d, copies = columns.indices[entries], columns.data[entries].astype(np.int64)
-        times = min(int((left[d] // copies).min()), 1 if rounds_up else int(whole[j]))
-        if times:
-            left[d] -= times * copies
-            _add(found, zip(node.lengths[d].tolist(), copies.tolist(), strict=True), times)
-            n_up += rounds_up
-    return left, found, n_up
+    width = np.sqrt(problem.counts * np.diff(problem.sizes, prepend=problem.sizes[0] - 1))
+    place = np.cumsum(width) - width / 2
+    group = np.unique((place * (_GROUPS / width.sum())).astype(np.int64), return_inverse=True)[1]
+    last = np.flatnonzero(np.diff(group, append=-1))
+    counts = np.add.reduceat(problem.counts, np.append(0, last[:-1] + 1))
+    return group, problem._replace(sizes=problem.sizes[last], counts=counts)
 
 
-def _add(rows: Rows, row: Iterable[tuple[int, int]], times: int) -> None:
-    key = tuple(sorted(row, reverse=True))
-    rows[key] = rows.get(key, 0) + times
-
-
-def _rows_of(plan: Plan, counts: Array) -> Rows:
-    lengths = np.searchsorted(np.cumsum(counts), plan.start, "right").tolist()
-    copies = plan.copies.tolist()
-    rows: Rows = {}
-    for (begin, end), times in zip(pairwise(plan.entry_ptr.tolist()), plan.repeats.tolist(), strict=True):
-        _add(rows, zip(lengths[begin:end], copies[begin:end], strict=True), times)
-    return rows
-
-
-def _plan_of(rows: Rows, sizes: Array, counts: Array) -> Plan:
-    """Return the plan of `rows`, long items first; the items of each length are dealt in this order."""
-    order = sorted(rows, reverse=True)
-    repeats = np.array([rows[row] for row in order], np.int64)
-    entry_ptr = pointer(np.array([len(row) for row in order], np.int64))
-    lengths, copies = np.array([entry for row in order for entry in row], np.int64).T
-    dealt = copies * np.repeat(repeats, np.diff(entry_ptr))
-    by_length = np.argsort(lengths, kind="stable")
-    start = np.empty_like(dealt)
-    start[by_length] = np.cumsum(dealt[by_length]) - dealt[by_length]
-    tokens = np.add.reduceat(sizes[lengths] * copies, entry_ptr[:-1])
-    return Plan(repeats, tokens, entry_ptr, start, np.ascontiguousarray(copies))
+def _dealt(rows: Rows, group: Array, counts: Array) -> Rows:
+    """Return rows of lengths from rows of groups: the shortest length of each group is dealt first."""
+    left = counts.tolist()
+    head = np.searchsorted(group, np.arange(group[-1] + 1)).tolist()  # of each group, the first length with items left
+    dealt: Rows = {}
+    for row, repeats in rows.items():
+        while repeats:
+            times = max(1, min(repeats, *(left[head[g]] // copies for g, copies in row)))
+            lengths = []
+            for g, copies in row:
+                short = times * copies
+                while short:  # more than once where lengths of a group meet in this row: then times is 1
+                    d = head[g]
+                    taken = min(short, left[d])
+                    lengths.append((d, taken // times))
+                    left[d] -= taken
+                    short -= taken
+                    head[g] += not left[d]
+            add(dealt, lengths, times)
+            repeats -= times
+    return dealt

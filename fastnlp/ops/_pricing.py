@@ -13,21 +13,20 @@ import numpy as np
 from fastnlp._arrays import Array
 from fastnlp.kernels.reference import _knapsack as knapsack
 
-_CELLS = 1 << 27  # of a table of (pieces, places, tokens): a tenth of a second and 128 MiB
 _LEAST_TOKENS = (
     64  # else places are not counted: the bound holds all the same, patterns with too many items are left out
 )
-_MOST_PATTERNS = 1024  # that are read from one table
+_MOST_PATTERNS, _MOST_ENTRIES = 1024, 1 << 22  # that are read from one table
 
 
 class Pricing:
     """Patterns of at most `capacity` tokens, `max_per_row` items and `counts` copies of the lengths `sizes`.
 
-    Where the table would be too large, tokens are counted in larger units: lengths are rounded up for the patterns,
-    which then fit, and rounded down for the bound, which then holds.
+    Where the table would have more than `cells` cells (pieces, places, tokens), tokens are counted in larger units:
+    lengths are rounded up for the patterns, which then fit, and rounded down for the bound, which then holds.
     """
 
-    def __init__(self, sizes: Array, counts: Array, capacity: int, max_per_row: int) -> None:
+    def __init__(self, sizes: Array, counts: Array, capacity: int, max_per_row: int, cells: int) -> None:
         common = gcd(*sizes.tolist())
         sizes, capacity = sizes // common, capacity // common
         self.most = np.minimum(np.minimum(counts, capacity // sizes), max_per_row)  # (D,)
@@ -35,10 +34,10 @@ class Pricing:
         self._lengths, self._copies = _pieces(self.most)
         pieces = self._lengths.size
         widest = _widest(sizes, self.most, capacity)
-        counted = max_per_row < widest and pieces * (max_per_row + 1) * _LEAST_TOKENS <= _CELLS
+        counted = max_per_row < widest and pieces * (max_per_row + 1) * _LEAST_TOKENS <= cells
         self._places = self._copies * counted
         rows = max_per_row + 1 if counted else 1
-        unit = max(1, -(-pieces * rows * capacity // _CELLS))
+        unit = max(1, -(-pieces * rows * capacity // cells))
         self._lower, self._upper = sizes // unit, -(-sizes // unit)
         self._table = rows, capacity // unit + 1
         self._exact = unit == 1
@@ -59,9 +58,10 @@ class Pricing:
         rows, tokens = self._table
         room = tokens - 1 - self._upper
         forced = np.flatnonzero(room >= 0)
-        if forced.size > _MOST_PATTERNS:
+        most = min(_MOST_PATTERNS, _MOST_ENTRIES // values.size)
+        if forced.size > most:
             worth = values[forced] + best[max(0, rows - 2), room[forced]]
-            forced = np.sort(forced[np.argsort(-worth, kind="stable")[:_MOST_PATTERNS]])
+            forced = np.sort(forced[np.argsort(-worth, kind="stable")[:most]])
         patterns = np.zeros((forced.size + 1, values.size), np.int64)
         patterns[np.arange(forced.size), forced] = 1
         room = np.append(room[forced], tokens - 1)

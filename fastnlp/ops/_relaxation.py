@@ -14,18 +14,20 @@ from typing import Any
 import numpy as np
 
 from fastnlp._arrays import Array
+from fastnlp.ops._patterns import Problem
 from fastnlp.ops._pricing import Pricing
 
 _SCALE = 1 << 32  # values are multiples of its inverse
 _TOLERANCE = 1e-7  # of dual values
 _ROUNDS = 500
+_PROGRESS = 0.01  # rows
 # Pricing is done between the dual values and the best ones so far, which keeps it from swinging: nearer to them if
 # that finds no pattern for the dual values themselves.
 _SMOOTHING = (0.65, 0.3, 0.1, 0.0)
 
 
 class Relaxation:
-    """The relaxation for `counts` items of lengths `sizes`, on the patterns that were found so far.
+    """The relaxation of `problem` on the patterns that were found so far.
 
     Attributes
     ----------
@@ -35,23 +37,15 @@ class Relaxation:
         How often each is used, ``(P,)``; None before there is a solution.
     value
         ``x.sum()``, not below the relaxation's minimum.
-    bound
-        No packing has fewer rows: proven.
+    bound, values
+        No packing has fewer rows: proven, by these values of the lengths.
     """
 
-    def __init__(
-        self,
-        sizes: Array,
-        counts: Array,
-        capacity: int,
-        max_per_row: int,
-        columns: Any,
-        values: Array,
-    ) -> None:
+    def __init__(self, problem: Problem, columns: Any, values: Array) -> None:
         from scipy.sparse import csc_array, diags_array, hstack
 
-        self.sizes, self.counts, self.capacity, self.max_per_row = sizes, counts, capacity, max_per_row
-        self._pricing = Pricing(sizes, counts, capacity, max_per_row)
+        self.problem = problem
+        self._pricing = Pricing(*problem)
         most = self._pricing.most
         columns = columns.copy()
         columns.data = np.minimum(columns.data, most[columns.indices])
@@ -59,7 +53,8 @@ class Relaxation:
         self.value = np.inf
         self.bound = 1
         self._ratio = 0.0
-        self._duals = self._values = values
+        self._forgotten_at = np.inf
+        self._duals = self.values = values
         patterns = csc_array(self._price(values).T.astype(np.float64))
         self.columns = hstack([columns, diags_array(most.astype(np.float64)), patterns], format="csc")
         self.columns.eliminate_zeros()
@@ -69,7 +64,8 @@ class Relaxation:
         kept = np.flatnonzero(left)
         best = np.argsort(-(self.columns.T @ self._duals), kind="stable")[: 3 * kept.size + 50]
         columns = self.columns[:, np.sort(best)].tocsr()[kept].tocsc()
-        return Relaxation(self.sizes[kept], left[kept], self.capacity, self.max_per_row, columns, self._duals[kept])
+        problem = self.problem._replace(sizes=self.problem.sizes[kept], counts=left[kept])
+        return Relaxation(problem, columns, self._duals[kept])
 
     def solve(self, goal: int, deadline: float) -> None:
         """Add patterns until the minimum is found, or rounds up to `bound`, or `goal` or the deadline is reached."""
@@ -84,28 +80,30 @@ class Relaxation:
             self.columns = hstack([self.columns, csc_array(np.array(patterns, np.float64).T)], format="csc")
 
     def _solve_master(self, deadline: float) -> bool:
-        """Solve for the patterns found so far; forget those that are worth least."""
+        """Solve for the patterns found so far. Forget those that are worth least, but not twice without progress."""
         from scipy.optimize import linprog
 
         left = deadline - time.monotonic()
         if left <= 0:
             return False
-        cost = np.ones(self.columns.shape[1])
-        result = linprog(cost, -self.columns, -self.counts, method="highs-ds", options={"time_limit": left})
+        n_lengths, n_columns = self.columns.shape
+        cost = np.ones(n_columns)
+        result = linprog(cost, -self.columns, -self.problem.counts, method="highs-ds", options={"time_limit": left})
         if result.status != 0:
             return False
         self.x, self.value = result.x, float(result.fun)
         self._duals = np.maximum(-result.ineqlin.marginals, 0.0)
-        if cost.size > 5 * self.sizes.size:
+        if n_columns > 5 * n_lengths and self.value < self._forgotten_at - _PROGRESS:
+            self._forgotten_at = self.value
             worth = self.columns.T @ self._duals
-            kept = np.sort(np.lexsort((-worth, self.x <= 0))[: 4 * self.sizes.size])
+            kept = np.sort(np.lexsort((-worth, self.x <= 0))[: 4 * n_lengths])
             self.columns, self.x = self.columns[:, kept], self.x[kept]
         return True
 
     def _improving(self, deadline: float) -> list[Array]:
         """Return patterns that are worth more than a row at the dual values; none: the minimum is found."""
         for smoothing in _SMOOTHING:
-            patterns = self._price(smoothing * self._values + (1 - smoothing) * self._duals)
+            patterns = self._price(smoothing * self.values + (1 - smoothing) * self._duals)
             if self._closed() or time.monotonic() > deadline:
                 break
             better = patterns[patterns @ self._duals > 1 + _TOLERANCE]
@@ -117,10 +115,10 @@ class Relaxation:
         """Return the best patterns at `values`, and raise the bound by what they prove."""
         exact = np.floor(values * _SCALE).astype(np.int64)
         most, patterns = self._pricing.best_patterns(exact)
-        total = sum(n * v for n, v in zip(self.counts.tolist(), exact.tolist(), strict=True))
+        total = sum(n * v for n, v in zip(self.problem.counts.tolist(), exact.tolist(), strict=True))
         if most and total / most > self._ratio:
             self._ratio = total / most
-            self._values = exact / most
+            self.values = exact / most
             self.bound = max(self.bound, -(-total // most))
         return patterns
 
