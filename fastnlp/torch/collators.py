@@ -219,6 +219,9 @@ def _fields(features: Examples, needed: str = "input_ids") -> dict[str, list[Any
 
 def _numbers(name: str, values: list[Any]) -> Tensor:
     try:
-        return torch.tensor([x.item() if isinstance(x, Tensor) else x for x in values])
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise TypeError(f"{name} must be a number for each example: drop the field ({error})") from error
+        numbers = torch.tensor([x.item() if isinstance(x, Tensor) and not x.ndim else x for x in values])
+    except (ValueError, TypeError, RuntimeError):
+        numbers = None
+    if numbers is None or numbers.ndim != 1:
+        raise TypeError(f"{name} must be a number for each example, got {type(values[0]).__name__}: drop the field")
+    return numbers
