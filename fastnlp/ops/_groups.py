@@ -15,6 +15,7 @@ import numpy as np
 
 from fastnlp._arrays import Array
 from fastnlp._checks import flag, integer
+from fastnlp._dispatch import backend_for_items
 from fastnlp._files import atomic_write
 from fastnlp.ops._ranks import BALANCES, Stretches, remaining
 
@@ -127,7 +128,7 @@ class IndexGroups(ABC):
         from fastnlp.ops._shuffle import permutation
 
         assert self.seed is not None
-        return permutation(n, self.seed, self.epoch, use="steps")
+        return permutation(n, self.seed, self.epoch, use="steps", backend=backend_for_items("_shuffle", None, n))
 
     def _take(self, some: Stretches) -> Self:
         """Return an object of these stretches."""

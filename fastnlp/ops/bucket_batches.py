@@ -14,7 +14,7 @@ import numpy as np
 
 from fastnlp._arrays import Array
 from fastnlp._checks import flag, integer
-from fastnlp._dispatch import kernels_for
+from fastnlp._dispatch import backend_for_items, implementation
 from fastnlp.ops._batches import Batches as Batches
 from fastnlp.ops._boundaries import bucket_pads, checked_boundaries, is_number, optimal_boundaries
 from fastnlp.ops._cuts import Budget, budget_cuts, checked_budget, even_cuts, split_tails
@@ -97,7 +97,8 @@ def bucket_batches(
         Return the batches of this rank only; see `Batches.shard`. All ranks must pass the same other arguments; they
         get equally many batches, and together all.
     backend
-        "reference" or "cpu"; default: cpu. Both give the same batches.
+        "reference" or "cpu"; both give the same batches. Default: cpu, but the reference for the first million items of
+        a process, which NumPy has grouped before a compiler is loaded.
 
     Returns
     -------
@@ -126,8 +127,9 @@ def bucket_batches(
     >>> [batch.tolist() for batch in batches], batches.padded_lengths.tolist()
     ([[1, 3], [0, 2]], [2, 6])
     """
-    kernels = kernels_for("bucket_batches", backend)
-    lengths = checked_lengths(lengths)
+    lengths = checked_lengths(lengths, copy=False)
+    backend = backend_for_items("bucket_batches", backend, lengths.size)
+    kernels = implementation("bucket_batches", backend)
     budget = checked_budget(batch_size, max_tokens, max_sentences, batch_multiple, pad_to_multiple)
     shuffle, drop_last = flag("shuffle", shuffle), flag("drop_last", drop_last)
     seed, epoch = integer("seed", seed, least=0, most=None), integer("epoch", epoch, least=0, most=None)
