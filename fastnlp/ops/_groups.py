@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import os
 from abc import ABC, abstractmethod
@@ -16,10 +15,8 @@ import numpy as np
 from fastnlp._arrays import Array
 from fastnlp._checks import flag, integer
 from fastnlp._dispatch import backend_for_items
-from fastnlp._files import atomic_write
+from fastnlp.ops._group_files import read, write
 from fastnlp.ops._ranks import BALANCES, Stretches, remaining
-
-_KIND, _ARRAYS = "kind", "arrays"
 
 
 class IndexGroups(ABC):
@@ -155,11 +152,7 @@ class IndexGroups(ABC):
             The file cannot be written.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        arrays = {name: x for name, x in values.items() if isinstance(x, np.ndarray)}
-        facts = {name: x for name, x in values.items() if name not in arrays}
-        text = json.dumps({_KIND: type(self).__name__, _ARRAYS: list(arrays), **facts})
-        with atomic_write(path) as file:
-            np.savez(file, facts=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        write(path, type(self).__name__, values)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -172,18 +165,9 @@ class IndexGroups(ABC):
         ValueError
             It holds no such object, or is damaged.
         """
-        with open(path, "rb") as file:
-            try:
-                with np.load(file, allow_pickle=False) as stored:
-                    facts = dict(json.loads(stored["facts"].tobytes()))
-                    kind, names = facts.pop(_KIND), facts.pop(_ARRAYS)
-                    arrays = {name: stored[name] for name in names}
-            except Exception as error:  # NumPy, zipfile and zlib have errors of their own
-                raise ValueError(f"{os.fspath(path)} holds no {cls.__name__}, or is damaged: {error}") from error
-        if kind != cls.__name__:
-            raise ValueError(f"{os.fspath(path)} holds no {cls.__name__} but a {kind}")
+        values = read(path, cls.__name__)
         try:
-            loaded = cls(**arrays, **facts)
+            loaded = cls(**values)
         except TypeError as error:
             raise ValueError(f"{os.fspath(path)} was written by another version: make it again ({error})") from error
         ptr, per_item = loaded._ptr, [getattr(loaded, name) for name in cls._per_item]
