@@ -55,6 +55,31 @@ def test_the_keyword_is_stronger_than_the_environment(clean):
     assert _dispatch.backend_of("cpu", np.ones(3)) == "cpu"
 
 
+def test_the_first_million_items_take_the_reference(clean):
+    pytest.importorskip("numba", reason="numba is not installed")
+    clean.setattr(_dispatch, "_seen", {})
+    chosen = [_dispatch.backend_for_items("pack", None, n) for n in (300_000, 300_000, 300_000, 300_000, 1)]
+    assert chosen == ["reference", "reference", "reference", "cpu", "cpu"]
+    assert _dispatch.backend_for_items("bucket_batches", None, 2_000_000) == "cpu"
+    small = [_dispatch.backend_for_items("other", None, 10) for _ in range(65)]
+    assert (small.count("reference"), small[-1]) == (64, "cpu")
+    clean.setattr(_dispatch, "_seen", {})
+    assert _dispatch.backend_for_items("pack", "cpu", 10) == "cpu"
+    clean.setenv("FASTNLP_BACKEND", "cpu")
+    assert _dispatch.backend_for_items("pack", None, 10) == "cpu"
+    assert _dispatch.backend_for_items("pack", "reference", 10**7) == "reference"
+
+
+def test_packing_a_few_items_waits_for_no_compiler():
+    code = (
+        "import sys, fastnlp\n"
+        "for algorithm in ('first_fit_decreasing', 'best_fit_decreasing', 'next_fit'):\n"
+        "    fastnlp.pack(list(range(1, 2000)), 2000, algorithm=algorithm, seed=0)\n"
+        "print('numba' in sys.modules)"
+    )
+    assert python(code) == "False"
+
+
 def test_an_explicit_choice_that_cannot_be_honoured_raises(clean):
     with pytest.raises(ValueError, match="backend must be one of reference, cpu, cuda, got 'gpu'"):
         fastnlp.softmax(np.ones(3), backend="gpu")

@@ -29,8 +29,7 @@ class Shuffle(NamedTuple):
         Orders of different uses have nothing in common.
         """
         order = np.empty(n, index_dtype(n))
-        if n:
-            kernels_for("_shuffle", self.backend).order_by_hash(self._stream(use), order)
+        kernels_for("_shuffle", self.backend).order_by_hash(self._stream(use), order)
         return order
 
     def runs(self, ptr: Array, order: Array, *, use: str = "items") -> None:

@@ -26,7 +26,7 @@ def order_by_hash(stream, order):  # uint64, (N,)
     n = order.size
     bits = max(0, (n - 1).bit_length() - _BUCKET_BITS)
     chunk = max(_ITEMS_A_CHUNK, 4 << bits)
-    counts = np.zeros((-(-n // chunk), 1 << bits), np.int64)
+    counts = np.zeros((max(1, -(-n // chunk)), 1 << bits), np.int64)
     run(_count, n, stream, bits, chunk, counts, grain=chunk)
     ends = np.cumsum(counts.T).reshape(counts.shape[::-1]).T
     run(_scatter, n, stream, bits, chunk, np.ascontiguousarray(ends - counts), order, grain=chunk)
