@@ -166,6 +166,14 @@ def test_hand_values_of_a_budget(backend):
     assert batches(max_tokens=18, drop_last=True) == ([[5, 0, 2]], [6])
 
 
+def test_all_equal(backend):
+    batches = fastnlp.bucket_batches([7] * 401, max_tokens=70, backend=backend)
+    assert sorted(np.diff(batches.batch_ptr).tolist()) == [1] + [10] * 40
+    assert_sound(batches, [7] * 401, max_tokens=70)
+    static = fastnlp.bucket_batches([7] * 401, max_tokens=70, boundaries=3, drop_last=True, backend=backend)
+    assert (static.boundaries.tolist(), len(static), static.n_dropped, static.efficiency) == ([7], 40, 1, 1.0)
+
+
 def test_a_budget_wastes_little(rng, backend):
     lengths = np.exp(rng.normal(np.log(200), 1, 1_000_000)).clip(1, 2048).astype(np.int32)
     batches = fastnlp.bucket_batches(lengths, max_tokens=32768, backend=backend)
@@ -365,12 +373,22 @@ def test_any_integer_dtype_stride_and_flag(lengths, backend):
     assert batches.boundaries.tolist() == [10, 20]
 
 
-@pytest.mark.parametrize("boundaries", [None, [50, 100, 1000]])
 @pytest.mark.parametrize("drop_last", [False, True])
-def test_backends_and_threads_give_the_same_bits(boundaries, drop_last, rng):
-    pytest.importorskip("numba")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 300},
+        {"batch_size": 300, "window": 5000},
+        {"batch_size": 300, "boundaries": [50, 100, 1000]},
+        {"max_tokens": 16384, "batch_multiple": 4},
+        {"max_tokens": 16384, "window": 5000, "pad_to_multiple": 8},
+        {"max_tokens": 16384, "boundaries": 7, "max_sentences": 90},
+    ],
+)
+def test_backends_and_threads_give_the_same_bits(options, drop_last, rng):
+    pytest.importorskip("numba", reason="numba is not installed")
     lengths = np.clip(rng.lognormal(np.log(200), 1, 400_001), 0, 4000).astype(np.int32)
-    options = {"batch_size": 300, "boundaries": boundaries, "drop_last": drop_last, "seed": 3, "epoch": 2}
+    options = {**options, "drop_last": drop_last, "seed": 3, "epoch": 2}
     wanted = fastnlp.bucket_batches(lengths, backend="reference", **options)
     before = fastnlp.get_num_threads()
     try:

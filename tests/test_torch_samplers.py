@@ -268,6 +268,18 @@ def test_ranks_come_from_torch_distributed(lengths, tmp_path):
         torch.distributed.destroy_process_group()
 
 
+def test_accelerate_on_one_process(lengths):
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
+    loader = DataLoader(Items(), batch_sampler=BucketBatchSampler(lengths, max_tokens=500))
+    prepared = accelerate.Accelerator(cpu=True).prepare(loader)
+    for epoch in (0, 1):
+        prepared.set_epoch(epoch)
+        wanted = [batch.tolist() for batch in fastnlp.bucket_batches(lengths, max_tokens=500, epoch=epoch)]
+        assert [batch.tolist() for batch in prepared] == wanted
+    rest = accelerate.skip_first_batches(loader, 5)
+    assert [batch.tolist() for batch in rest] == wanted[5:]
+
+
 def test_trainer_sets_the_epoch(lengths, tmp_path):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     pytest.importorskip("accelerate", reason="accelerate is not installed")

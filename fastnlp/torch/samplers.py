@@ -50,8 +50,9 @@ class BucketBatchSampler(Sampler[list[int]]):
     lengths and options; iteration then begins with the first batch that was not done, without going through those that
     were. The number of ranks may be another: the rest of the epoch is dealt anew, no item is lost or repeated.
 
-    Hugging Face: the sampler deals the batches to the ranks itself, so do not pass its DataLoader to
-    ``accelerator.prepare``, which would deal them a second time. For a ``Trainer``::
+    Hugging Face: with accelerate on one process, ``accelerator.prepare(loader)`` works as usual. On several, leave the
+    loader out of it and move the batches to ``accelerator.device``: the sampler has dealt them to the ranks, and
+    accelerate would deal them a second time. For a ``Trainer``, on any number of processes::
 
         class BucketTrainer(Trainer):
             def get_train_dataloader(self):
