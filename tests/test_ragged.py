@@ -186,6 +186,20 @@ def test_tensors():
             ragged("x", bad)
 
 
+def test_a_column_of_a_data_frame():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pandas.DataFrame({"ids": ROWS, "n": [*map(len, ROWS)]}, index=[*range(5, -1, -1)])
+    assert tokens_of(frame["ids"]) == ROWS
+    assert tokens_of(frame["ids"], [5, 2]) == [ROWS[5], ROWS[2]]
+    assert fastnlp.sequence_lengths(frame["ids"]).tolist() == checked_lengths(frame["n"]).tolist()
+
+
+def test_texts_are_no_sequences_of_tokens():
+    for x in (["some", "texts"], [b"bytes"], [{"input_ids": [1]}], [np.zeros((2, 2), int)]):
+        with pytest.raises((TypeError, ValueError), match=r"sequences\[0\]"):
+            fastnlp.sequence_lengths(x)
+
+
 def test_columns_of_hugging_face_datasets():
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
     data = datasets.Dataset.from_dict({"ids": ROWS, "n": [*map(len, ROWS)], "meta": [{"ids": row} for row in ROWS]})
@@ -235,6 +249,8 @@ def test_a_corpus_has_its_documents():
         ([[1], 5], TypeError, r"x\[1\] is 5: a sequence of integers is wanted"),
         ([1, 2], TypeError, r"x\[0\] is 1"),
         ([["a"]], TypeError, r"x\[0\] holds 'a'"),
+        (["abc"], TypeError, r"x\[0\] is 'abc'"),
+        ([(1, 2), [[3], [4]]], TypeError, r"x\[1\] holds \[3\]"),
         ([np.array([1.0])], TypeError, r"x\[0\] must hold integers, got float64"),
         ([np.array([True])], TypeError, r"x\[0\] must hold integers, got bool"),
         ([np.zeros((2, 2), int)], ValueError, r"x\[0\] has shape \(2, 2\)"),

@@ -6,6 +6,7 @@ Only what is asked for is looked at: the other sequences may be on disk, null, o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,15 +29,20 @@ def list_column(name: str, column: Column, items: Array | None) -> tuple[list[Ar
         A list that is asked for is null, or has a null entry.
     """
     first = pointer(np.fromiter(map(len, column.chunks), np.int64, len(column.chunks)))
-    at = np.arange(column.n) if items is None else items
-    if column.selected is not None:
-        at = column.selected[at]
-    home = np.searchsorted(first[1:], at, "right")
+    at = column.selected if items is None or column.selected is None else column.selected[items]
+    at = items if at is None else at
+    if at is None:
+        n = int(first[-1])
+        touched = [(c, slice(b, e), slice(None)) for c, (b, e) in enumerate(pairwise(first.tolist())) if e > b]
+    else:
+        n, home = at.size, np.searchsorted(first[1:], at, "right")
+        rows = at - first[home]
+        touched = [(c, which, rows[which]) for c, which in groups(home)]
+    chunk = np.empty(n, np.int32)
+    begin, lengths = np.empty((2, n), np.int64)
     chunks: list[Array] = []
-    chunk = np.empty(at.size, np.int32)
-    begin, lengths = np.empty((2, at.size), np.int64)
-    for c, which in groups(home):
-        values, begin[which], lengths[which] = _lists(name, column.chunks[c], at[which] - first[c], int(first[c]))
+    for c, which, of in touched:
+        values, begin[which], lengths[which] = _lists(name, column.chunks[c], of, int(first[c]))
         chunk[which] = len(chunks)
         chunks.append(values)
     return chunks or [np.empty(0, np.int64)], chunk if len(chunks) > 1 else None, begin, lengths
@@ -53,36 +59,43 @@ def groups(key: Array) -> Iterator[tuple[int, Any]]:
         begin = end
 
 
-def _lists(name: str, lists: Any, rows: Array, first: int) -> tuple[Array, Array, Array]:
+def _lists(name: str, lists: Any, rows: Any, first: int) -> tuple[Array, Array, Array]:
     """Return the values of an Arrow array of lists, and where those of these rows begin and how long they are."""
     if not hasattr(lists, "values"):
         raise TypeError(f"{name} must be a column of lists of integers, got {lists.type}")
     if lists.null_count:
         null = np.asarray(lists.is_null())[rows]
         if null.any():
-            raise ValueError(
-                f"{name} is null at row {first + int(rows[null.argmax()])}: fill or drop the null sequences"
-            )
+            raise ValueError(f"{name} is null at row {_row(first, rows, null)}: fill or drop the null sequences")
     if hasattr(lists.type, "list_size"):
         size = lists.type.list_size
-        begin, lengths = (lists.offset + rows) * size, np.full(rows.size, size)
+        begin = (lists.offset + np.arange(len(lists))[rows]) * size
+        lengths = np.full(begin.size, size)
     else:
         offsets = lists.offsets.to_numpy()
-        begin = offsets[rows].astype(np.int64)
-        lengths = lists.sizes.to_numpy()[rows] if hasattr(lists, "sizes") else offsets[rows + 1] - begin
-    return _values(name, lists.values, begin, lengths, first + rows), begin, lengths
+        sizes = lists.sizes.to_numpy() if hasattr(lists, "sizes") else None
+        begin = offsets[: len(lists)][rows].astype(np.int64)
+        lengths = offsets[1:][rows] - begin if sizes is None else sizes[rows]
+    values = lists.values
+    if values.null_count:
+        nulls = pointer(np.asarray(values.is_null()))
+        wrong = nulls[begin + lengths] > nulls[begin]
+        if wrong.any():
+            raise ValueError(f"{name} has a null token at row {_row(first, rows, wrong)}: fill or drop it")
+    return _numbers(name, values), begin, lengths
 
 
-def _values(name: str, values: Any, begin: Array, lengths: Array, rows: Array) -> Array:
-    """Return the numbers of an Arrow array as a view of its memory."""
+def _row(first: int, rows: Any, wrong: Array) -> int:
+    """Return the row of the column that the first wrong one of these rows of a chunk is."""
+    at = int(wrong.argmax())
+    return first + (at if isinstance(rows, slice) else int(rows[at]))
+
+
+def _numbers(name: str, values: Any) -> Array:
+    """Return the numbers of an Arrow array as a view of its memory, whatever is in the places of nulls."""
     kind = str(values.type)
     if not len(values):
         return np.empty(0, np.int64)
     if kind not in _INTEGERS:
         raise TypeError(f"{name} must be a column of lists of integers, got lists of {kind}")
-    if values.null_count:
-        nulls = pointer(np.asarray(values.is_null()))
-        wrong = nulls[begin + lengths] > nulls[begin]
-        if wrong.any():
-            raise ValueError(f"{name} has a null token at row {int(rows[wrong.argmax()])}: fill or drop it")
     return np.frombuffer(values.buffers()[1], kind)[values.offset : values.offset + len(values)]

@@ -102,6 +102,8 @@ def _places(name: str, sequences: Any, items: Any) -> Ragged:
         return Ragged(tuple(chunks), chunk, begin, lengths)
     if _arrays.library_of(sequences) == "torch":
         sequences = _columns.tensor(name, sequences)
+    elif hasattr(sequences, "to_numpy"):  # a column of a data frame, whose index is not that of places
+        sequences = sequences.to_numpy()
     if isinstance(sequences, np.ndarray) and sequences.dtype != object:
         return _from_array(name, sequences, items)
     return _from_rows(name, sequences, items)

@@ -42,15 +42,17 @@ def row_lengths(name: str, rows: list[Any]) -> Array:
     Raises
     ------
     TypeError
-        A row that has none.
+        A row that is no sequence, or a text.
+    ValueError
+        An array that has not one axis.
     """
-    try:
-        return np.fromiter(map(len, rows), np.int64, len(rows))
-    except TypeError:
+    if not set(map(type, rows)) <= _LISTS:
         for i, row in enumerate(rows):
-            if not hasattr(row, "__len__") or getattr(row, "ndim", 1) == 0:
-                raise TypeError(f"{name}[{i}] is {row!r}: a sequence of integers is wanted") from None
-        raise
+            if not hasattr(row, "__len__") or isinstance(row, str | bytes | dict):
+                raise TypeError(f"{name}[{i}] is {row!r}: a sequence of integers is wanted")
+            if getattr(row, "ndim", 1) != 1:
+                raise ValueError(f"{name}[{i}] has shape {tuple(row.shape)}: a sequence, of one axis, is wanted")
+    return np.fromiter(map(len, rows), np.int64, len(rows))
 
 
 class _Packers(dict[int, Callable[..., bytes]]):
@@ -88,23 +90,23 @@ def _check_int(name: str, at: int, value: Any) -> None:
 
 
 def _flat_tensors(rows: list[Any]) -> Array | None:
-    """Return CPU tensors of one axis and one integer dtype as one array; None: that is not what they are."""
+    """Return CPU tensors of one integer dtype as one array; None: that is not what they are."""
     import torch
 
     try:
         flat = torch.cat(rows).numpy()
     except (RuntimeError, TypeError):
         return None
-    alike = all(x.ndim == 1 and x.dtype == rows[0].dtype for x in rows)
-    return flat if alike and flat.dtype in NATIVE else None
+    alike = flat.dtype in NATIVE and all(x.dtype == rows[0].dtype for x in rows)
+    return flat if alike else None
 
 
 def _flat_arrays(name: str, rows: list[Any]) -> Array:
     arrays = []
     for i, row in enumerate(rows):
         x = _flat_ints(name, [row], i) if type(row) in _LISTS else _columns.array(f"{name}[{i}]", row)
-        if x.ndim != 1:
-            raise ValueError(f"{name}[{i}] has shape {x.shape}: a sequence of integers, of one axis, is wanted")
+        if x.ndim != 1:  # what np.asarray makes of nested sequences
+            raise ValueError(f"{name}[{i}] has shape {x.shape}: a sequence, of one axis, is wanted")
         if x.size:
             arrays.append(x if x.dtype in NATIVE else converted(f"{name}[{i}]", x, np.dtype(np.int64)))
     if len({x.dtype for x in arrays}) > 1:
