@@ -77,7 +77,7 @@ def test_packing_a_few_items_waits_for_no_compiler():
         "    fastnlp.pack(list(range(1, 2000)), 2000, algorithm=algorithm, seed=0)\n"
         "print('numba' in sys.modules)"
     )
-    assert python(code) == "False"
+    assert python(code, FASTNLP_BACKEND="") == "False"
 
 
 def test_an_explicit_choice_that_cannot_be_honoured_raises(clean):
