@@ -222,6 +222,8 @@ def this_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if (rank is None) != (world_size is None):
         raise ValueError(f"pass both rank and world_size or neither, got {rank} and {world_size}")
     if rank is not None and world_size is not None:
+        if integer("rank", rank, least=0) >= integer("world_size", world_size, least=1):
+            raise ValueError(f"rank must be below world_size, got rank {rank} of {world_size}: ranks count from 0")
         return rank, world_size
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
