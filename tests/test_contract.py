@@ -149,6 +149,7 @@ def test_calls_make_no_kernel_signature_that_is_not_declared(rng):
         fastnlp.pack(np.array([3, 1, 2], dtype), 4, backend="cpu")
         for options in ({"batch_size": 2, "boundaries": 2}, {"max_tokens": 3, "window": 2, "shuffle": False}):
             fastnlp.bucket_batches(np.array([3, 1, 2], dtype), **options, backend="cpu")
+        fastnlp.StreamPacker(4, buffer=1, backend="cpu").add(np.array([3, 1, 2], dtype))
         counts = fastnlp.cooccurrence(np.array([0, 1, 0, 2, 1], dtype), vocab_size=3, window=2, backend="cpu")
         pair = (np.arange(3, dtype=dtype), np.array([0, 1, 3]))
         for ids in (np.int32, np.int64):
