@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +11,6 @@ from bench import report, stanford, words
 from bench.figure import disturbed
 from bench.harness import Contest
 from bench.machine import Machine
-
-# transformers and TRL look for a package `kernels`; at the root of a checkout they would find our folder of that name.
-sys.modules.setdefault("kernels", None)
 
 _MACHINE = pytest.StashKey[Machine]()
 _LINES = pytest.StashKey[list]()

@@ -182,7 +182,8 @@ def test_report_is_a_page(lengths, tmp_path):
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        ("", "no sequences"),
+        ("", "is empty"),
+        ("\n \n", "holds no tokens"),
         ("5\nten\n3\n", "holds 'ten' among lengths"),
         ("5\n1.5\n", "holds '1.5' among lengths"),
         ("5\n-2\n", "lengths holds -2 at index 1"),

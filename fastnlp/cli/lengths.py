@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +28,7 @@ def read(names: Sequence[str], *, column: str | None, tokenizer: str, progress: 
         A file is missing, holds no lengths, or another one is needed to read it.
     """
     if names == (paths.STANDARD_INPUT,):
-        text = click.get_text_stream("stdin").read()
-        return _numbers("standard input", text), "lengths from standard input"
+        return _numbers("standard input", sys.stdin.read()), "sequences"
     for name in names:
         if not os.path.exists(name):
             raise click.ClickException(f"{name} does not exist")
