@@ -146,7 +146,8 @@ def test_calls_make_no_kernel_signature_that_is_not_declared(rng):
             y, pullback = fastnlp.vjp(function)(x, backend="cpu")
             pullback(y)
     for dtype in (np.int16, np.int32, np.int64, np.uint64):
-        fastnlp.pack(np.array([3, 1, 2], dtype), 4, backend="cpu")
+        for algorithm in ("first_fit_decreasing", "best_fit_decreasing", "next_fit", "optimal"):
+            fastnlp.pack(np.array([3, 1, 2], dtype), 4, algorithm=algorithm, seed=0, backend="cpu")
         for options in ({"batch_size": 2, "boundaries": 2}, {"max_tokens": 3, "window": 2, "shuffle": False}):
             fastnlp.bucket_batches(np.array([3, 1, 2], dtype), **options, backend="cpu")
         fastnlp.StreamPacker(4, buffer=1, backend="cpu").add(np.array([3, 1, 2], dtype))

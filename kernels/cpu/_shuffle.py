@@ -2,7 +2,7 @@
 
 Schedule: hashes are evenly spread, so their upper bits cut a long stretch of items into buckets of a few thousand, by
 counting. A bucket stays in the nearest cache while it is sorted by the next bits, by counting, and by insertion where
-a few fall together. Hashes are computed three times: that is cheaper than to keep them.
+a few fall together.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _sort_stretches(begin, end, stream, skipped, ptr, order):
     longest = np.int64(1)
     for r in range(begin, end):
         longest = max(longest, ptr[r + 1] - ptr[r])
-    hashes, items = np.empty(longest, np.uint64), np.empty(longest, order.dtype)
+    hashes, items = np.empty((2, longest), np.uint64), np.empty(longest, order.dtype)
     ends, places = np.empty(2 * longest, np.int64), np.empty(2 * longest, np.int64)
     for r in range(begin, end):
         low, high = ptr[r], ptr[r + 1]
@@ -102,31 +102,30 @@ def _sort_bucket(stream, skipped, order, low, high, hashes, items, places):
         bits += 1
     _count_sort(stream, skipped, bits, order, low, high, hashes, items, places)
     for j in range(high - low):
-        hashed, item = hashes[j], items[j]
+        hashed, item = hashes[1, j], items[j]
         k = j
-        while k > 0 and hashes[k - 1] > hashed:
-            hashes[k] = hashes[k - 1]
+        while k > 0 and hashes[1, k - 1] > hashed:
+            hashes[1, k] = hashes[1, k - 1]
             order[low + k] = order[low + k - 1]
             k -= 1
-        hashes[k] = hashed
+        hashes[1, k] = hashed
         order[low + k] = item
 
 
 @kernel_part
 def _count_sort(stream, skipped, bits, order, low, high, hashes, items, places):
-    """Write order[low:high] to `items`, sorted by `bits` bits of their hashes; places[b] = where those of b end."""
+    """Sort by `bits` bits of the hashes: order[low:high] to `items`, hashes to hashes[1]; places[b] = where b ends."""
     for b in range(1 << bits):
         places[b] = 0
-    for j in range(low, high):
-        places[_upper(_hash(stream, order[j]) << np.uint64(skipped), bits)] += 1
+    for j in range(high - low):
+        hashes[0, j] = _hash(stream, order[low + j])
+        places[_upper(hashes[0, j] << np.uint64(skipped), bits)] += 1
     total = np.int64(0)
     for b in range(1 << bits):
         total += places[b]
         places[b] = total - places[b]
-    for j in range(low, high):
-        hashed = _hash(stream, order[j])
-        b = _upper(hashed << np.uint64(skipped), bits)
+    for j in range(high - low):
+        b = _upper(hashes[0, j] << np.uint64(skipped), bits)
         place = places[b]
-        hashes[place] = hashed
-        items[place] = order[j]
+        hashes[1, place], items[place] = hashes[0, j], order[low + j]
         places[b] = place + 1
