@@ -164,6 +164,8 @@ def test_hand_values_of_a_budget(backend):
     assert batches(max_tokens=100, batch_multiple=5) == ([[4], [1, 3, 5, 0, 2]], [0, 6])
     assert batches(batch_size=4, batch_multiple=4) == ([[4, 1, 3, 5], [0, 2]], [3, 6])
     assert batches(max_tokens=18, drop_last=True) == ([[5, 0, 2]], [6])
+    empties = fastnlp.bucket_batches([0] * 5, max_tokens=2, shuffle=False, backend=backend)
+    assert contents(empties) == [[0], [1, 2], [3, 4]]
 
 
 def test_all_equal(backend):
@@ -302,6 +304,8 @@ def test_ranks(lengths, size, world_size, balance, backend):
         items = np.concatenate([rank.items for rank in ranks])
         assert items.size == np.unique(items).size == lengths.size - ranks[0].n_dropped
         assert ranks[0].n_dropped == 0 or drop_last
+        steps = len(fastnlp.bucket_batches(lengths, **size, drop_last=drop_last, backend=backend)) / world_size
+        assert len(ranks[0]) == int(np.floor(steps) if drop_last else np.ceil(steps))
 
 
 @pytest.mark.parametrize("wrong", [{"rank": 2}, {"rank": -1}, {"world_size": 0}, {"balance": "items"}])

@@ -179,6 +179,7 @@ def test_what_is_done_may_have_been_done_by_other_ranks(groups):
         done.append((world_size, len(shards[0]) if steps is None else steps))
     assert sorted(seen) == sorted(pieces(groups))
     assert len(groups.shard(0, 2, balance="squares", done=done)) == 0
+    assert groups.shard(0, 3, done=[(3, 1)], drop_last=True).n_dropped == groups.n_dropped
     with pytest.raises(ValueError, match="the state belongs to other data or options"):
         groups.shard(0, 2, balance="squares", done=[*done, (2, 1)])
 

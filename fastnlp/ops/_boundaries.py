@@ -98,10 +98,9 @@ def bucket_pads(
             f"batches are padded to ({top}): add a bound, or cut or leave out such items"
         )
     pads = np.append(budget.padded(bounds), 0)
-    used = np.bincount(bucket[counts > 0], minlength=pads.size) > 0
-    if budget.max_tokens is not None and (pads[used] > budget.max_tokens).any():
+    if budget.max_tokens is not None and bucket.size and pads[bucket[-1]] > budget.max_tokens:
         raise ValueError(
-            f"boundaries pad to {int(pads[used].max())} tokens, more than max_tokens={budget.max_tokens}: "
+            f"boundaries pad to {int(pads[bucket[-1]])} tokens, more than max_tokens={budget.max_tokens}: "
             "raise max_tokens, or pass bounds below it"
         )
     return pads

@@ -82,8 +82,8 @@ class IndexGroups(ABC):
             "tokens" or "squares": the ranks have groups of nearly equal work in each step, by tokens with padding or by
             the sum of squared lengths, which attention costs. None: groups in their order.
         drop_last
-            Leave the last groups out where their number does not divide, and count their items in `n_dropped`.
-            Otherwise the groups with most items are halved until it does.
+            Leave the last groups out where their number does not divide, and count their items in `n_dropped` (unless
+            something was done before). Otherwise the groups with most items are halved until it does.
         done
             What was done of this plan before, as pairs (world_size, steps), the first one first: the rest is dealt.
 
