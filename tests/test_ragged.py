@@ -166,6 +166,26 @@ def test_only_the_chunks_that_are_asked_for_are_read():
         fastnlp.sequence_lengths(whole)
 
 
+def test_arrow_lists_over_values_that_are_a_slice():
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    values = pa.array([7, 7, 1, 2, 3], pa.int32()).slice(2)
+    column = pa.ListArray.from_arrays(pa.array([0, 2, 3], pa.int32()), values)
+    assert tokens_of(column) == [[1, 2], [3]]
+    assert tokens_of(column[1:]) == [[3]]
+
+
+def test_of_tokens_that_are_converted_only_those_asked_for_are():
+    tokens, offsets = np.arange(10_000).astype(np.int8), np.arange(0, 10_001, 10)
+    read = ragged("x", (tokens, offsets), [999, 0, 500])
+    assert read.chunks[0].size == 30
+    assert tokens_of((tokens, offsets), [999, 0, 500]) == tokens.reshape(-1, 10)[[999, 0, 500]].tolist()
+    tokens = np.full(10_000, 2**63, np.uint64)
+    tokens[:10] = tokens[9_990:] = 3
+    assert tokens_of((tokens, offsets), [999, 0]) == [[3] * 10] * 2
+    with pytest.raises(ValueError, match="beyond int64"):
+        ragged("x", (tokens, offsets), [1])
+
+
 def test_arrow_lists_of_a_fixed_size():
     pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     column = pa.array([[1, 2], [3, 4], [5, 6]], pa.list_(pa.int32(), 2))
