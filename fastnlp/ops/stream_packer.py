@@ -56,10 +56,8 @@ class StreamPacker:
 
     Attributes
     ----------
-    limit
-        The most tokens that an item, or a piece of one, has in a row.
-    n_added, n_held
-        Items added so far, which is the position of the next one, and the pieces of them that are held.
+    n_added
+        Items added so far, which is the position of the next one.
     n_rows, n_tokens
         Rows that are complete, and the tokens of their items.
     n_truncated, n_split, n_dropped
