@@ -68,7 +68,7 @@ def rows_of_plan(kernels: ModuleType, plan: Plan, pieces: Histogram, shuffle: Sh
     """Deal the pieces, sorted by size, to the rows of a plan; a shuffle is of equal sizes, and of the rows."""
     n = pieces.keys.size
     size_ptr = pointer(pieces.counts)
-    by_size, dealt = np.empty((2, n), index_dtype(n))
+    by_size = np.empty(n, index_dtype(n))
     kernels.sort_by_key(pieces.keys, None, pieces.chunk_counts, by_size)
     if shuffle is not None:
         shuffle.runs(size_ptr, by_size)
@@ -84,7 +84,7 @@ def rows_of_plan(kernels: ModuleType, plan: Plan, pieces: Histogram, shuffle: Sh
         place = np.empty(row_order.size, np.int64)
         place[row_order] = row_ptr[:-1]
         tokens, squared = tokens[row_order], squared[row_order]
-    dealt_sizes = np.empty(n, np.int32)
+    dealt, dealt_sizes = np.empty_like(by_size), np.empty(n, np.int32)
     kernels.deal(by_size, *plan.rows, sizes, place, dealt, dealt_sizes)
     return Rows(row_ptr, dealt, dealt_sizes, tokens, squared)
 

@@ -8,12 +8,13 @@ References: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom num
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
 from fastnlp._arrays import Array
-from fastnlp._dispatch import kernels_for
+from fastnlp._dispatch import backend_for_items, implementation
 
 
 class Shuffle(NamedTuple):
@@ -29,7 +30,7 @@ class Shuffle(NamedTuple):
         Orders of different uses have nothing in common.
         """
         order = np.empty(n, index_dtype(n))
-        kernels_for("_shuffle", self.backend).order_by_hash(self._stream(use), order)
+        self._kernels(n).order_by_hash(self._stream(use), order)
         return order
 
     def runs(self, ptr: Array, order: Array, *, use: str = "items") -> None:
@@ -42,7 +43,10 @@ class Shuffle(NamedTuple):
         order
             ``(N,)`` int32 or int64 items, is changed.
         """
-        kernels_for("_shuffle", self.backend).shuffle_runs(self._stream(use), ptr, order)
+        self._kernels(order.size).shuffle_runs(self._stream(use), ptr, order)
+
+    def _kernels(self, n: int) -> ModuleType:
+        return implementation("_shuffle", backend_for_items("_shuffle", self.backend, n))
 
     def _stream(self, use: str) -> np.uint64:
         from hashlib import blake2b
