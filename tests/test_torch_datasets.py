@@ -291,6 +291,9 @@ def test_streaming_datasets_are_read_whole_by_each_worker(sequences):
         return datasets.Dataset.from_dict({"input_ids": sequences}).to_iterable_dataset(num_shards=4)
 
     expected = list(PackedIterableDataset(sequences, 64, 20))
+    equal(list(PackedIterableDataset(datasets.Dataset.from_dict({"input_ids": sequences}), 64, 20)), expected)
+    with pytest.raises(TypeError, match="pass the dataset"):
+        PackedIterableDataset(streamed()["input_ids"], 64)
     dataset = PackedIterableDataset(streamed(), 64, 20)
     workers = {"num_workers": 2, "multiprocessing_context": "fork", "timeout": 60}
     equal(list(DataLoader(dataset, batch_size=None, **workers)), expected)

@@ -148,6 +148,11 @@ class StreamPacker:
             length = integer("lengths", lengths, least=0)
             if length <= self.limit:
                 return self._add_one(length)
+            if self.overlong == "error":
+                raise ValueError(
+                    f"item {self.n_added} of the stream has {length} tokens, beyond the {self.limit} tokens of a row: "
+                    "raise capacity, or pass overlong='truncate', 'split' or 'drop'"
+                )
             lengths = [length]
         held = self._settled()
         return self._complete(held.then(self._pieces(checked_lengths(lengths))), held.positions.size, self.max_wait)

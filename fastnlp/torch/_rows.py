@@ -63,14 +63,13 @@ class RowFormat:
             place = slice(ends[r], ends[r + 1]) if ends else r
             whole = {name: getattr(packed, name)[place] for name in _OF_PLACES}
             numbers = whole["sequence_ids"]
-            cu_seqlens = _changes(numbers)
-            if ends:
+            if ends and "sequence_ids" in self.fields:
                 whole["sequence_ids"] = np.where(numbers, numbers - first, 0)
             row: Row = {name: torch.from_numpy(x) for name, x in whole.items() if name in self.fields}
             if "cu_seqlens" in self.fields:
-                row["cu_seqlens"] = torch.from_numpy(cu_seqlens)
+                row["cu_seqlens"] = torch.from_numpy(_changes(numbers))
             if "max_seqlen" in self.fields:
-                row["max_seqlen"] = int(np.diff(cu_seqlens).max(initial=0))
+                row["max_seqlen"] = int(np.diff(_changes(numbers)).max(initial=0))
             rows.append(row)
         return rows
 

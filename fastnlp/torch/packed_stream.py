@@ -45,7 +45,8 @@ class PackedIterableDataset(IterableDataset[Row]):
     Raises
     ------
     TypeError
-        `sequences` is an iterator, which can be gone through only once; or is nothing to iterate over.
+        `sequences` is an iterator, which can be gone through only once; a column of a streaming dataset; or nothing to
+        iterate over.
     ValueError
         As `fastnlp.StreamPacker` and `PackedDataset`; only one of `rank` and `world_size`; when it is iterated, a
         sequence that `overlong` does not allow, or fewer tokens than ranks.
@@ -55,7 +56,8 @@ class PackedIterableDataset(IterableDataset[Row]):
     Resuming: `state_dict` stands where the last row was handed out, and holds the tokens of the buffer. It is that of
     this process: with workers, use ``num_workers=0``, or a loader that asks the workers for their states (torchdata's
     `StatefulDataLoader`). The sequences that were read are gone through again, unless the source has a `state_dict` of
-    its own, as streaming datasets of Hugging Face do. The number of ranks may be another when it is resumed.
+    its own, as streaming datasets of Hugging Face do. The number of ranks may be another when it is resumed. With
+    workers that are not persistent call `set_epoch` before the epoch after that: they begin with what was loaded.
 
     Examples
     --------
@@ -89,6 +91,8 @@ class PackedIterableDataset(IterableDataset[Row]):
                 f"sequences is a {type(sequences).__name__}, which can be gone through only once: "
                 "pass a function that returns it, or a list"
             )
+        if type(sequences).__name__ == "IterableColumn":  # whose iterator leaves shards to the other workers
+            raise TypeError("sequences is a column of a streaming dataset: pass the dataset, with a column 'input_ids'")
         if not callable(sequences) and not hasattr(sequences, "__iter__") and not hasattr(sequences, "__getitem__"):
             raise TypeError(f"sequences must be something to iterate over, got {type(sequences).__name__}")
         self._source = sequences
