@@ -160,6 +160,14 @@ def test_balanced_ranks_have_equal_work(rng, kind):
     assert np.abs(np.corrcoef(steps, np.arange(steps.size))[0, 1]) < 0.2  # steps come in random order
 
 
+def test_halves_count_as_what_they_are():
+    lengths = [1] * 2 + [10] * 8 + [11] * 6
+    batches = fastnlp.bucket_batches(lengths, batch_size=8, boundaries=[1, 10], shuffle=False)
+    assert batches._cost("tokens").tolist() == [2, 80, 66]
+    steps = [batches.shard(rank, 2, balance="tokens")._cost("tokens").tolist() for rank in (0, 1)]
+    assert steps == [[66, 2], [40, 40]]
+
+
 def test_balanced_steps_are_shuffled_by_seed_and_epoch(lengths):
     def steps(**options):
         batches = fastnlp.bucket_batches(lengths, batch_size=16, **options)
