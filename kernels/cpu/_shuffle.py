@@ -43,7 +43,7 @@ def shuffle_runs(stream, run_ptr, order):  # uint64, (R + 1,), (N,)
 
 @kernel_part
 def _hash(stream, i):
-    z = stream + np.uint64(i + 1) * _STEP
+    z = stream + (np.uint64(i) + np.uint64(1)) * _STEP
     z = (z ^ (z >> np.uint64(30))) * _FIRST
     z = (z ^ (z >> np.uint64(27))) * _SECOND
     return z ^ (z >> np.uint64(31))
@@ -52,22 +52,22 @@ def _hash(stream, i):
 @kernel_part
 def _upper(hashed, bits):
     """Return the upper bits of a hash; a shift by all 64 at once would be undefined."""
-    return np.int64((hashed >> np.uint64(1)) >> np.uint64(63 - bits))
+    return (hashed >> np.uint64(1)) >> np.uint64(63 - bits)
 
 
 @jit("(int64, int64, uint64, int64, int64, int64[:, ::1])")
 def _count(begin, end, stream, bits, chunk, counts):
     mine = counts[begin // chunk]
-    for i in range(begin, end):
+    for i in range(np.uint64(begin), np.uint64(end)):
         mine[_upper(_hash(stream, i), bits)] += 1
 
 
 @jit("(int64, int64, uint64, int64, int64, int64[:, ::1], {i}[::1])")
 def _scatter(begin, end, stream, bits, chunk, places, order):
     place = places[begin // chunk]
-    for i in range(begin, end):
+    for i in range(np.uint64(begin), np.uint64(end)):
         bucket = _upper(_hash(stream, i), bits)
-        order[place[bucket]] = i
+        order[np.uint64(place[bucket])] = i
         place[bucket] += 1
 
 
@@ -101,31 +101,35 @@ def _sort_bucket(stream, skipped, order, low, high, hashes, items, places):
     while high - low > 1 << bits:
         bits += 1
     _count_sort(stream, skipped, bits, order, low, high, hashes, items, places)
-    for j in range(high - low):
-        hashed, item = hashes[1, j], items[j]
+    zero, one, first = np.uint64(0), np.uint64(1), np.uint64(low)
+    for j in range(np.uint64(high - low)):
+        hashed, item = hashes[one, j], items[j]
         k = j
-        while k > 0 and hashes[1, k - 1] > hashed:
-            hashes[1, k] = hashes[1, k - 1]
-            order[low + k] = order[low + k - 1]
-            k -= 1
-        hashes[1, k] = hashed
-        order[low + k] = item
+        while k > zero and hashes[one, k - one] > hashed:
+            hashes[one, k] = hashes[one, k - one]
+            order[first + k] = order[first + k - one]
+            k -= one
+        hashes[one, k] = hashed
+        order[first + k] = item
 
 
 @kernel_part
 def _count_sort(stream, skipped, bits, order, low, high, hashes, items, places):
     """Sort by `bits` bits of the hashes: order[low:high] to `items`, hashes to hashes[1]; places[b] = where b ends."""
+    zero, one, first, skip = np.uint64(0), np.uint64(1), np.uint64(low), np.uint64(skipped)
     for b in range(1 << bits):
         places[b] = 0
-    for j in range(high - low):
-        hashes[0, j] = _hash(stream, order[low + j])
-        places[_upper(hashes[0, j] << np.uint64(skipped), bits)] += 1
+    for j in range(np.uint64(high - low)):
+        hashed = _hash(stream, order[first + j])
+        hashes[zero, j] = hashed
+        places[_upper(hashed << skip, bits)] += 1
     total = np.int64(0)
     for b in range(1 << bits):
         total += places[b]
         places[b] = total - places[b]
-    for j in range(high - low):
-        b = _upper(hashes[0, j] << np.uint64(skipped), bits)
-        place = places[b]
-        hashes[1, place], items[place] = hashes[0, j], order[low + j]
-        places[b] = place + 1
+    for j in range(np.uint64(high - low)):
+        hashed = hashes[zero, j]
+        bucket = _upper(hashed << skip, bits)
+        place = np.uint64(places[bucket])
+        hashes[one, place], items[place] = hashed, order[first + j]
+        places[bucket] += 1

@@ -140,9 +140,9 @@ def _deal(begin, end, order, first, entry_ptr, start, copies, sizes, place, item
             k, size = copies[e], np.int32(sizes[e])
             for i in range(k):
                 source = start[e] + (row - first[p]) * k + i
-                for r in range(row, stop):
-                    at = place[r] + column
-                    items[at] = order[source]
+                for r in range(np.uint64(row), np.uint64(stop)):
+                    at = np.uint64(place[r] + column)
+                    items[at] = order[np.uint64(source)]
                     lengths[at] = size
                     source += k
                 column += 1
