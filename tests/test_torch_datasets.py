@@ -463,3 +463,11 @@ def test_a_trainer_sees_the_loss_of_the_sequences_and_learns(sequences, layout, 
     assert losses[0] == pytest.approx(expected, abs=1e-4)
     assert losses[-1] < losses[0] - 0.1
     assert losses[-1] > unpacked_loss(model, sequences)
+
+
+def test_packed_rows_in_a_model_with_a_fused_head(sequences):
+    model, sequences = tiny("llama", "sdpa"), sequences[:40]
+    expected = unpacked_loss(model, sequences)
+    batch = next(iter(DataLoader(PackedDataset(sequences, 64), batch_size=1000)))
+    loss = fastnlp.torch.patch_lm_head(model).train()(**batch, use_cache=False).loss
+    assert float(loss.detach()) == pytest.approx(expected, abs=2e-5)
