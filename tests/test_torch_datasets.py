@@ -169,6 +169,14 @@ def test_ranks_share_a_stream(sequences, overlong, world_size):
     equal([row for step in zip(*dropped, strict=True) for row in step], alone[: len(alone) // world_size * world_size])
 
 
+@pytest.mark.parametrize("overlong", ["split", "drop"])
+def test_a_stream_holds_no_more_than_its_buffer(sequences, overlong):
+    dataset = PackedIterableDataset(sequences, 16, 20, overlong=overlong)
+    for _ in dataset:
+        assert len(dataset.state_dict()["stream"]["held"]) <= 20
+    assert dataset.state_dict()["stream"]["held"] == []
+
+
 def _differ(a, b):
     return not a or not b or not torch.equal(a["input_ids"], b["input_ids"])
 
