@@ -17,11 +17,14 @@ def examples():
     return dict(re.findall(r"^## ([^\n]+)\n+```python\n(.*?)```", text, flags=re.DOTALL | re.MULTILINE))
 
 
-def test_there_are_three():
-    assert list(examples()) == ["With NumPy", "With torch", "With text"]
+TITLES = ["With NumPy", "With torch", "With text", "With batches"]
 
 
-@pytest.mark.parametrize("title", ["With NumPy", "With torch", "With text"])
+def test_all_are_run():
+    assert list(examples()) == TITLES
+
+
+@pytest.mark.parametrize("title", TITLES)
 def test_example_runs(title, tmp_path, monkeypatch, capsys):
     if title == "With torch":
         pytest.importorskip("torch", reason="torch is not installed")

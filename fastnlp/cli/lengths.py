@@ -66,7 +66,7 @@ def _kind(name: str) -> str:
     paths.check_files([name])
     from fastnlp.text import reading
 
-    with reading.open_bytes(name) as file:  # type: ignore[arg-type]
+    with reading.open_bytes(name) as file:
         first = file.readline(4096).strip()
     return "numbers" if first.removeprefix(b"-").isdigit() else "text"
 
@@ -74,7 +74,7 @@ def _kind(name: str) -> str:
 def _file_of_numbers(name: str) -> Array:
     from fastnlp.text import reading
 
-    with reading.open_bytes(name) as file:  # type: ignore[arg-type]
+    with reading.open_bytes(name) as file:
         return _numbers(name, file.read().decode("utf-8", "replace"))
 
 
@@ -162,7 +162,7 @@ def _ipc(pyarrow: Any, name: str) -> Any:
 
 
 def _chosen(name: str, schema: Any, column: str | None) -> str:
-    import pyarrow.types as types
+    from pyarrow import types
 
     lists = [f.name for f in schema if types.is_list(f.type) or types.is_large_list(f.type)]
     if column is not None:

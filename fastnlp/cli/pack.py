@@ -101,7 +101,7 @@ def _batches(lengths: Array, given: dict[str, Any], stages: Stages) -> dict[str,
 
     if given["max_tokens"] is None:
         size = given["batch_size"] or _BATCH
-        rule = {"batch_size": size}
+        rule: dict[str, Any] = {"batch_size": size}
     else:
         size = max(1, int(given["max_tokens"] / max(1.0, float(lengths.mean()))))
         rule = {"max_tokens": given["max_tokens"]}
@@ -128,8 +128,8 @@ def _print(lengths: Array, what: str, packed: Sequence[Packed], batches: dict[st
     for name, b in batches.items():
         longest = int(b.padded_lengths.max(initial=0))
         lines.append((name, f"{len(b):,}", f"{b.efficiency:.2%}", f"{b.padded_tokens:,}", f"{longest:,}"))
-    head = ("batches", "number", "real tokens", "tokens with padding", "longest")
-    print_table([head, *lines], title="Batches", numeric=(1, 2, 3, 4))
+    heads = ("batches", "number", "real tokens", "tokens with padding", "longest")
+    print_table([heads, *lines], title="Batches", numeric=(1, 2, 3, 4))
 
 
 def cells(line: Packed) -> tuple[str, ...]:
