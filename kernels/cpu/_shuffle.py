@@ -104,7 +104,7 @@ def _sort_bucket(stream, skipped, order, low, high, hashes, items, places):
     zero, one, first = np.uint64(0), np.uint64(1), np.uint64(low)
     for j in range(np.uint64(high - low)):
         hashed, item = hashes[one, j], items[j]
-        k = j
+        k = np.uint64(j)
         while k > zero and hashes[one, k - one] > hashed:
             hashes[one, k] = hashes[one, k - one]
             order[first + k] = order[first + k - one]
