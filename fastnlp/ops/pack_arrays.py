@@ -178,18 +178,9 @@ def pack_arrays(
         gaps = np.flatnonzero(plan.number == 0)
         for x, value in ((ids, pad), (targets, ignore)):
             kernels.fill_stretches(plan.segments[gaps], sizes[gaps], value, x)
-    return PackedArrays(
-        filled[0],
-        filled[1],
-        filled[2],
-        filled[3],
-        cu_seqlens,
-        int(sizes.max(initial=0)),
-        plan.lengths,
-        cu_seqlens_padded,
-        np.arange(plan.place.size) if packing is None else packing.items.astype(np.int64),
-        plan.starts,
-    )
+    whose = np.arange(plan.place.size) if packing is None else packing.items.astype(np.int64)
+    longest = int(sizes.max(initial=0))
+    return PackedArrays._make((*filled, cu_seqlens, longest, plan.lengths, cu_seqlens_padded, whose, plan.starts))
 
 
 def _labels(labels: Any, packing: Packing | None, items: Any, plan: Layout) -> Ragged:
