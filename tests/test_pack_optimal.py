@@ -104,6 +104,27 @@ def test_the_optimum_where_first_fit_decreasing_misses_it():
     assert packed(lengths, 61)[:2] == (3, 3)
 
 
+@pytest.mark.parametrize(
+    ("lengths", "capacity", "max_per_row", "rows"),
+    [
+        ([8, 11, 5, 8, 5, 4, 10, 5], 32, 4, 2),
+        ([12, 7, 12, 8, 9, 8, 7, 7, 8, 7], 30, 10, 3),
+        ([7, 7, 8, 6, 11, 6, 10, 16], 41, 4, 2),
+        ([1, 2, 3, 1, 3, 1, 4, 2], 9, 4, 2),
+        ([23, 19, 17, 23, 16, 20, 17, 15, 17, 15, 15, 20], 58, 12, 4),
+        ([22, 18, 7, 16, 4, 8, 6, 21, 1, 6, 17], 46, 4, 3),
+        ([15, 12, 17, 18, 20, 20, 14, 14, 16], 51, 4, 3),
+        ([7, 4, 13, 9, 13, 11, 10, 8, 5, 5, 13, 7], 28, 3, 4),
+        ([20, 15, 14, 11, 12, 16, 15, 10], 59, 8, 2),
+        ([16, 15, 19, 16, 14, 12, 14, 13, 13, 17, 19, 12], 48, 4, 4),
+        ([6, 7, 4, 11, 7, 9, 14, 15, 3, 5, 3, 7], 39, 4, 3),
+        ([5, 3, 1, 15, 19, 5, 17, 9], 51, 4, 2),
+    ],
+)
+def test_problems_in_which_one_way_of_rounding_fails(lengths, capacity, max_per_row, rows):
+    assert packed(lengths, capacity, max_per_row)[:2] == (rows, rows)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_any_values_prove_a_bound(seed):
     rng = np.random.default_rng(seed)
@@ -265,7 +286,7 @@ def test_patterns_of_a_small_table_fit_and_its_limit_holds(rng):
         values = rng.integers(0, 1000, sizes.size)
         most = int(rng.integers(1, 6))
         exact, _ = Pricing(sizes, counts, 400, most, 1 << 24).best_patterns(values)
-        limit, patterns = Pricing(sizes, counts, 400, most, 2000).best_patterns(values)
+        limit, patterns = Pricing(sizes, counts, 400, most, 300).best_patterns(values)
         assert limit >= exact >= (patterns @ values).max(initial=0)
         assert (patterns @ sizes <= 400).all()
         assert (patterns <= counts).all()
