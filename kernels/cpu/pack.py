@@ -1,8 +1,9 @@
 """Packing of items into rows, planned on the histogram of their lengths (the plan: ``reference/pack.py``).
 
 Schedule: the plan runs on one thread, in time that grows with the lengths, not with the items. Used-up ones are skipped
-through pointers whose paths are halved on the way. Then a counting sort, and a deal in parallel over rows: it reads the
-items of each length and writes the rows in sequence. Bytes an item: 32 for the sort, 16 for the deal.
+through pointers whose paths are halved on the way. Then a counting sort, and a deal in parallel over rows. Rows of one
+pattern are dealt column by column, in blocks that stay in the nearest cache: a column reads one stretch of the sorted
+items, and its loop has no branch. Bytes an item, with 32-bit indices: 16 for the sort, 20 for the deal.
 """
 
 from __future__ import annotations
