@@ -10,11 +10,11 @@ import pytest
 
 from fastnlp._dispatch import implementation
 from fastnlp.kernels.reference import _knapsack
-from fastnlp.ops._column_generation import optimal_plan
+from fastnlp.ops._optimal_patterns import Problem, columns_of
+from fastnlp.ops._optimal_plan import optimal_plan
+from fastnlp.ops._optimal_pricing import Pricing
+from fastnlp.ops._optimal_relaxation import Relaxation
 from fastnlp.ops._pack_plan import decreasing
-from fastnlp.ops._patterns import Problem, columns_of
-from fastnlp.ops._pricing import Pricing
-from fastnlp.ops._relaxation import Relaxation
 
 KERNELS = implementation("pack", "reference")
 MINUTE = 60.0  # a limit that no test reaches

@@ -5,28 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastnlp.cli.options import PACKING, options, take
+from fastnlp.cli.packing_table import Packed, cells
 
 if TYPE_CHECKING:
-    from fastnlp import Batches, Packing
+    from fastnlp import Batches
     from fastnlp._arrays import Array
     from fastnlp.cli.console import Stages
 
 _BATCH = 64
 _MEGA_BATCH = 50  # batches whose items are sorted together
-
-
-class Packed(NamedTuple):
-    """One line of the table."""
-
-    capacity: int
-    algorithm: str
-    packing: Packing
-    seconds: float
 
 
 @click.command(short_help="Show how tightly sequences pack into rows and batches.")
@@ -130,26 +122,3 @@ def _print(lengths: Array, what: str, packed: Sequence[Packed], batches: dict[st
         lines.append((name, f"{len(b):,}", f"{b.efficiency:.2%}", f"{b.padded_tokens:,}", f"{longest:,}"))
     heads = ("batches", "number", "real tokens", "tokens with padding", "longest")
     print_table([heads, *lines], title="Batches", numeric=(1, 2, 3, 4))
-
-
-def cells(line: Packed) -> tuple[str, ...]:
-    """Return the cells of a line of the table; "fewest possible" is the proven lower bound."""
-    packing = line.packing
-    overlong = [
-        f"{n:,} {verb}"
-        for n, verb in (
-            (packing.n_truncated, "truncated"),
-            (packing.n_split, "split"),
-            (packing.n_dropped, "dropped"),
-        )
-        if n
-    ]
-    return (
-        f"{line.capacity:,}",
-        line.algorithm,
-        f"{len(packing):,}",
-        f"{packing.lower_bound:,}",
-        f"{packing.efficiency:.3%}",
-        ", ".join(overlong) or "none",
-        f"{1e3 * line.seconds:,.1f} ms",
-    )

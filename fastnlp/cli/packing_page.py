@@ -12,11 +12,11 @@ import numpy as np
 from fastnlp._arrays import Array
 from fastnlp._files import atomic_write
 from fastnlp.cli import pictures
+from fastnlp.cli.packing_table import Packed, cells
 from fastnlp.cli.page import Section, bar, command_line, document
 
 if TYPE_CHECKING:
     from fastnlp import Batches
-    from fastnlp.cli.pack import Packed
 
 _POINTS = 200  # of a curve
 
@@ -77,8 +77,6 @@ _BATCHES = (
 
 
 def _rows(packed: Sequence[Packed]) -> str:
-    from fastnlp.cli.pack import cells
-
     lines = []
     for line in packed:
         capacity, algorithm, rows, bound, _, overlong, time = map(escape, cells(line))

@@ -56,7 +56,7 @@ def planned(
     if algorithm != "optimal" or not sizes.size or not sizes[-1]:
         by = "first_fit_decreasing" if algorithm == "optimal" else algorithm
         return decreasing(kernels, by, sizes, counts, capacity, max_per_row), bound
-    from fastnlp.ops._column_generation import optimal_plan
+    from fastnlp.ops._optimal_plan import optimal_plan
 
     empty = int(counts[0]) if sizes[0] == 0 else 0
     some = slice(1 if empty else 0, None)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastnlp._arrays import Array
-from fastnlp.ops._patterns import Problem, Rows, add, columns_of, first_fit_decreasing
-from fastnlp.ops._relaxation import Relaxation
+from fastnlp.ops._optimal_patterns import Problem, Rows, add, columns_of, first_fit_decreasing
+from fastnlp.ops._optimal_relaxation import Relaxation
 
 _DIVES = ((0.1, 0.5), (0.03, 0.7), (0.3, 0.4))  # share of what is left to round up at once, and from which fraction on
 _MOST_LENGTHS = 8192  # else only the bound is computed

@@ -11,9 +11,9 @@ from types import ModuleType
 import numpy as np
 
 from fastnlp._arrays import Array
-from fastnlp.ops._diving import Search
+from fastnlp.ops._optimal_diving import Search
+from fastnlp.ops._optimal_patterns import Problem, Rows, add, first_fit_decreasing, plan_of
 from fastnlp.ops._pack_plan import Plan, lower_bound
-from fastnlp.ops._patterns import Problem, Rows, add, first_fit_decreasing, plan_of
 
 _MOST_LENGTHS = 512  # that are packed without groups
 _GROUPS = 256

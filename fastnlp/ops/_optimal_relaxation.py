@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from fastnlp._arrays import Array
-from fastnlp.ops._patterns import Problem
-from fastnlp.ops._pricing import Pricing
+from fastnlp.ops._optimal_patterns import Problem
+from fastnlp.ops._optimal_pricing import Pricing
 
 _SCALE = 1 << 32  # values are multiples of its inverse
 _TOLERANCE = 1e-7  # of dual values
