@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 
@@ -61,6 +62,17 @@ def sequences():
     return [list(range(n)) for n in LENGTHS]
 
 
+def make_numbers_after_a_mark_and_a_blank_line(folder):
+    (folder / "x.txt").write_text("\n" + "\n".join(map(str, LENGTHS)), encoding="utf-8-sig")
+    return folder / "x.txt"
+
+
+def make_packed_numbers(folder):
+    with gzip.open(folder / "x.gz", "wt") as file:
+        file.write("\n".join(map(str, LENGTHS)))
+    return folder / "x.gz"
+
+
 def make_npy(folder):
     np.save(folder / "x.npy", np.array(LENGTHS, np.uint16))
     return folder / "x.npy"
@@ -90,6 +102,13 @@ def make_jsonl(folder):
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     (folder / "x.jsonl").write_text("".join(json.dumps({"input_ids": x, "n": 1}) + "\n" for x in sequences()))
     return folder / "x.jsonl"
+
+
+def make_packed_jsonl(folder):
+    path = make_jsonl(folder)
+    with gzip.open(folder / "x.jsonl.gz", "wb") as file:
+        file.write(path.read_bytes())
+    return folder / "x.jsonl.gz"
 
 
 def make_parquet(folder):
@@ -138,6 +157,46 @@ def test_several_files_and_a_column(tmp_path, numbers):
     assert "--column is for datasets" in fails(numbers, *FEW, "--column", "tokens")
 
 
+def test_columns_that_hold_no_tokens(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    import pyarrow.parquet as parquet
+
+    columns = {"text": ["a"], "f": [1.5], "words": [["a"]], "deep": [[[1]]], "vectors": [[0.5]]}
+    parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+    for column in columns:
+        message = fails(tmp_path / "x.parquet", *FEW, "--column", column)
+        assert f"column {column!r} of" in message
+        assert "choose one of token ids with --column" in message
+    two = pa.table([pa.array([[1]]), pa.array([[2]])], names=["a", "a"])
+    parquet.write_table(two, tmp_path / "two.parquet")
+    assert "several columns 'a'" in fails(tmp_path / "two.parquet", *FEW, "--column", "a")
+    assert "choose one with --column" in fails(tmp_path / "two.parquet", *FEW)
+    parquet.write_table(pa.table({"a": [[1], [2], None]}), tmp_path / "null.parquet", row_group_size=2)
+    assert "column 'a' of" in fails(tmp_path / "null.parquet", *FEW)
+
+
+def test_columns_of_arrays_of_one_size_and_long_lines(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    import pyarrow.parquet as parquet
+
+    pairs = pa.array([[1, 2], [3, 4]], pa.list_(pa.int64(), 2))
+    parquet.write_table(pa.table({"text": ["a", "b"], "ids": pairs}), tmp_path / "x.parquet")
+    assert "2 sequences, 4 tokens" in succeeds(tmp_path / "x.parquet", *FEW).stdout
+    (tmp_path / "x.jsonl").write_text(json.dumps({"input_ids": [1234567] * 300_000}))
+    assert "1 sequences, 300,000 tokens" in succeeds(tmp_path / "x.jsonl", *FEW).stdout
+
+
+def test_columns_of_a_saved_dataset(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    datasets.disable_progress_bars()
+    data = datasets.Dataset.from_dict({"text": ["a"] * 8, "length": LENGTHS})
+    data.save_to_disk(tmp_path / "data")
+    assert "8 sequences, 43 tokens" in succeeds(tmp_path / "data", *FEW, "--column", "length").stdout
+    assert "column 'text' of" in fails(tmp_path / "data", *FEW, "--column", "text")
+    datasets.DatasetDict({"train": data, "test": data}).save_to_disk(tmp_path / "parts")
+    assert "several datasets (train, test)" in fails(tmp_path / "parts", *FEW)
+
+
 def test_output_is_the_packing(numbers, tmp_path):
     path = tmp_path / "packing.npz"
     succeeds(numbers, *FEW, "--output", path, "--seed", 3)
@@ -159,6 +218,7 @@ def test_token_budget(numbers):
     assert "random" in succeeds(numbers, "--capacity", 10, "--max-tokens", 20).stdout
     assert "give one" in fails(numbers, "--max-tokens", 20, "--batch-size", 2)
     assert "max_tokens" in fails(numbers, "--capacity", 10, "--max-tokens", 5)
+    assert "sorted" in succeeds(numbers, "--capacity", 10, "--max-tokens", 10**15).stdout
 
 
 @pytest.mark.parametrize("lengths", [LENGTHS, [1], [0, 0], [3] * 500])
@@ -186,6 +246,7 @@ def test_report_is_a_page(lengths, tmp_path):
         ("\n \n", "holds no tokens"),
         ("5\nten\n3\n", "holds 'ten' among lengths"),
         ("5\n1.5\n", "holds '1.5' among lengths"),
+        ("1.5\n5\n", "holds '1.5' among lengths"),
         ("5\n-2\n", "lengths holds -2 at index 1"),
         (f"5\n{2**31}\n", "lengths holds 2147483648"),
         (f"5\n{2**80}\n", "among lengths"),
@@ -203,6 +264,9 @@ def test_bad_files(tmp_path, numbers):
     for name in ("x.npy", "x.npz"):
         (tmp_path / name).write_bytes(b"nothing")
         assert "cannot be read" in fails(tmp_path / name)
+    (tmp_path / "x.npz").write_bytes(make_npz_of_lengths(tmp_path).read_bytes()[:-50])
+    assert "cannot be read" in fails(tmp_path / "x.npz")
+    assert "stands alone" in fails("-", numbers)
     np.save(tmp_path / "two.npy", np.zeros((2, 2), np.int64))
     assert "one axis" in fails(tmp_path / "two.npy")
     np.savez(tmp_path / "other.npz", ids=[1])

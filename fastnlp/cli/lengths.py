@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +17,10 @@ from fastnlp.cli.console import Update
 
 _TABLES = (".parquet", ".arrow", ".feather", ".jsonl", ".json")
 _DEFAULT_COLUMN = "input_ids"
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
+_HEAD = 4096  # bytes of a file that tell numbers from text
+_NUMBER = re.compile(rb"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
+_JSON_LINE = 1 << 26  # bytes that one may have, tokens and all
 
 
 def read(names: Sequence[str], *, column: str | None, tokenizer: str, progress: Update) -> tuple[Array, str]:
@@ -29,6 +33,8 @@ def read(names: Sequence[str], *, column: str | None, tokenizer: str, progress: 
     """
     if names == (paths.STANDARD_INPUT,):
         return _numbers("standard input", sys.stdin.read()), "sequences"
+    if paths.STANDARD_INPUT in names:
+        raise click.ClickException("standard input (-) stands alone: put all lengths into it, or name files")
     for name in names:
         if not os.path.exists(name):
             raise click.ClickException(f"{name} does not exist")
@@ -55,20 +61,25 @@ def _kind(name: str) -> str:
     if os.path.isdir(name):
         if os.path.exists(os.path.join(name, "corpus.json")):
             return "corpus"
-        if os.path.exists(os.path.join(name, "state.json")):
+        if any(os.path.exists(os.path.join(name, file)) for file in ("state.json", "dataset_dict.json")):
             return "dataset"
         raise click.ClickException(f"{name} is a folder, but neither a corpus nor a dataset that was saved to disk")
-    suffix = os.path.splitext(name)[1].lower()
-    if suffix in (".npy", ".npz"):
+    if _suffix(name) in (".npy", ".npz"):
         return "arrays"
-    if suffix in _TABLES:
+    if _suffix(name) in _TABLES:
         return "table"
     paths.check_files([name])
     from fastnlp.text import reading
 
     with reading.open_bytes(name) as file:
-        first = file.readline(4096).strip()
-    return "numbers" if first.removeprefix(b"-").isdigit() else "text"
+        head = file.read(_HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return "numbers" if _NUMBER.fullmatch(head.partition(b"\n")[0].strip()) else "text"
+
+
+def _suffix(name: str) -> str:
+    """Return the suffix that tells what a file holds, in lower case: that before .gz, if it is packed."""
+    root, suffix = os.path.splitext(name.lower())
+    return os.path.splitext(root)[1] if suffix in _PACKED else suffix
 
 
 def _file_of_numbers(name: str) -> Array:
@@ -79,7 +90,7 @@ def _file_of_numbers(name: str) -> Array:
 
 
 def _numbers(name: str, text: str) -> Array:
-    words = text.split()
+    words = text.removeprefix("\ufeff").split()
     try:
         return np.array(words, np.int64) if words else np.empty(0, np.int64)
     except (ValueError, OverflowError):
@@ -92,26 +103,29 @@ def _numbers(name: str, text: str) -> Array:
 
 
 def _arrays(name: str) -> Array:
-    try:
-        loaded: Any = np.load(name, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise click.ClickException(f"{name} cannot be read: {error}") from None
-    if isinstance(loaded, np.ndarray):
-        return _lengths_of(name, loaded)
-    with loaded as stored:
-        for key in ("lengths", "offsets"):
-            if key in stored.files:
-                array = _lengths_of(f"{key} in {name}", stored[key])
-                return array if key == "lengths" else np.diff(array)
-        raise click.ClickException(f"{name} holds {', '.join(stored.files)}: an array lengths or offsets is wanted")
-
-
-def _lengths_of(name: str, array: Array) -> Array:
+    with open(name, "rb") as file:
+        try:
+            loaded: Any = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                stored = {"lengths": loaded}
+            else:
+                stored = {key: loaded[key] for key in ("lengths", "offsets") if key in loaded.files}
+        except Exception as error:  # NumPy, zipfile and zlib have errors of their own
+            raise click.ClickException(f"{name} cannot be read: {error}") from None
+    if not stored:
+        raise click.ClickException(f"{name} holds {', '.join(loaded.files)}: an array lengths or offsets is wanted")
+    key, array = next(iter(stored.items()))
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise click.ClickException(
-            f"{name} must be an array of integers with one axis, got {array.dtype} of shape {array.shape}"
+            f"{key} in {name} must be an array of integers with one axis, got {array.dtype} of shape {array.shape}"
         )
-    return array.astype(np.int64)
+    return _checked(array) if key == "lengths" else np.diff(array.astype(np.int64))
+
+
+def _checked(lengths: Any) -> Array:
+    from fastnlp.ops._lengths import checked_lengths
+
+    return checked_lengths(lengths).astype(np.int64)
 
 
 def _corpus(name: str) -> Array:
@@ -125,32 +139,41 @@ def _columns(name: str, kind: str, column: str | None) -> Array:
         datasets = _needed("datasets", name)
         try:
             data = datasets.load_from_disk(name)
-        except (OSError, ValueError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise click.ClickException(f"{name} cannot be read: {error}") from None
         if not hasattr(data, "column_names") or isinstance(data.column_names, dict):
             raise click.ClickException(f"{name} holds several datasets ({', '.join(data)}): name the folder of one")
-        chosen = _chosen(name, data.features.arrow_schema, column)
-        return _measured(name, chosen, data.with_format(None)[chosen])
+        schema = data.features.arrow_schema
+        chosen = _chosen(name, schema, column)
+        return _measured(name, schema.field(chosen), data.with_format(None)[chosen])
     pyarrow = _needed("pyarrow", name)
     try:
-        if name.lower().endswith(".parquet"):
+        if _suffix(name) == ".parquet":
             return _parquet(name, column)
-        if name.lower().endswith((".jsonl", ".json")):
-            table = _needed("pyarrow.json", name).read_json(name)
-        else:
-            table = _ipc(pyarrow, name)
-    except pyarrow.ArrowException as error:
+        table = _json(name) if _suffix(name) in (".jsonl", ".json") else _ipc(pyarrow, name)
+    except (pyarrow.ArrowException, OSError) as error:
         raise click.ClickException(f"{name} cannot be read: {error}") from None
     chosen = _chosen(name, table.schema, column)
-    return _measured(name, chosen, table.column(chosen))
+    return _measured(name, table.schema.field(chosen), table.column(chosen))
 
 
 def _parquet(name: str, column: str | None) -> Array:
     """Read the column in batches: only its lengths are kept."""
     file = _needed("pyarrow.parquet", name).ParquetFile(name)
     chosen = _chosen(name, file.schema_arrow, column)
-    parts = [_measured(name, chosen, batch.column(0)) for batch in file.iter_batches(columns=[chosen])]
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+    parts, first = [np.empty(0, np.int64)], 0
+    for batch in file.iter_batches(columns=[chosen]):
+        parts.append(_measured(name, file.schema_arrow.field(chosen), batch.column(0), first))
+        first += len(batch)
+    return np.concatenate(parts)
+
+
+def _json(name: str) -> Any:
+    json = _needed("pyarrow.json", name)
+    from fastnlp.text import reading
+
+    with reading.open_bytes(name) as file:
+        return json.read_json(file, json.ReadOptions(block_size=_JSON_LINE))
 
 
 def _ipc(pyarrow: Any, name: str) -> Any:
@@ -164,28 +187,34 @@ def _ipc(pyarrow: Any, name: str) -> Any:
 def _chosen(name: str, schema: Any, column: str | None) -> str:
     from pyarrow import types
 
-    lists = [f.name for f in schema if types.is_list(f.type) or types.is_large_list(f.type)]
-    if column is not None:
-        if column not in schema.names:
-            raise click.ClickException(f"{name} has no column {column!r}, but {', '.join(schema.names)}")
-        return column
-    if _DEFAULT_COLUMN in schema.names:
-        return _DEFAULT_COLUMN
-    if len(lists) == 1:
-        return lists[0]
-    raise click.ClickException(f"{name} has the columns {', '.join(schema.names)}: choose one with --column")
+    kinds = types.is_list, types.is_large_list, types.is_fixed_size_list
+    lists = [f.name for f in schema if any(is_kind(f.type) for is_kind in kinds)]
+    chosen = column or (_DEFAULT_COLUMN if _DEFAULT_COLUMN in schema.names or len(lists) != 1 else lists[0])
+    found = schema.names.count(chosen)
+    if found == 1:
+        return chosen
+    names = ", ".join(schema.names)
+    if column is None and not found:
+        raise click.ClickException(f"{name} has the columns {names}: choose one with --column")
+    raise click.ClickException(f"{name} has {'several columns' if found else 'no column'} {chosen!r}, but {names}")
 
 
-def _measured(name: str, column: str, values: Any) -> Array:
+def _measured(name: str, field: Any, values: Any, first: int = 0) -> Array:
+    """Return the lengths that a column tells, from its row `first` on."""
+    from pyarrow import types
+
     from fastnlp import sequence_lengths
-    from fastnlp.ops._lengths import checked_lengths
 
-    kind = str(getattr(values, "type", ""))
-    if kind.startswith(("int", "uint")):  # lengths already
-        return checked_lengths(values).astype(np.int64)
-    if kind in ("string", "large_string"):
-        raise click.ClickException(f"column {column!r} of {name} holds text: choose one of token ids with --column")
-    return sequence_lengths(values)
+    try:
+        return _checked(values) if types.is_integer(field.type) else sequence_lengths(values)
+    except TypeError:
+        raise click.ClickException(
+            f"column {field.name!r} of {name} holds {field.type}, neither lists of integers nor lengths: "
+            "choose one of token ids with --column"
+        ) from None
+    except ValueError as error:
+        where = f", rows from {first:,} on" if first else ""
+        raise click.ClickException(f"column {field.name!r} of {name}{where}: {error}") from None
 
 
 def _needed(module: str, name: str) -> Any:

@@ -57,8 +57,8 @@ def pack(dataset: tuple[str, ...], output: str | None, **given: Any) -> None:
         lengths, what = reader.read(dataset, column=given["column"], tokenizer=given["tokenizer"], progress=update)
     if not lengths.size:
         raise click.ClickException("there are no sequences: nothing to pack")
+    batches = _batches(lengths, given, stages)  # the shorter work first: it may be refused
     packed = _packings(lengths, given, stages)
-    batches = _batches(lengths, given, stages)
     _print(lengths, what, packed, batches)
     if output is not None:
         packed[0].packing.save(output)
@@ -97,6 +97,7 @@ def _batches(lengths: Array, given: dict[str, Any], stages: Stages) -> dict[str,
     else:
         size = max(1, int(given["max_tokens"] / max(1.0, float(lengths.mean()))))
         rule = {"max_tokens": given["max_tokens"]}
+    size = min(size, lengths.size)
     windows = {"random": size, f"sorted within {_MEGA_BATCH} batches": _MEGA_BATCH * size, "sorted": None}
     with stages.stage("batches"):
         return {
