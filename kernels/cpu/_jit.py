@@ -60,7 +60,7 @@ def jit(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def compile_lazily(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(nogil=True, **_OPTIONS)(function)
+        dispatcher = numba.njit(nogil=True, no_cfunc_wrapper=True, **_OPTIONS)(function)  # nobody calls it from C
         folder = cache_folder()
         if folder is not None:
             dispatcher._cache = _cache(function, folder)
@@ -70,8 +70,8 @@ def jit(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     return compile_lazily
 
 
-kernel_part = numba.njit(**_OPTIONS)
-"""Decorates a function that kernels call: compiled into them, in their arithmetic."""
+kernel_part = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
+"""Decorates a function that kernels call: compiled into them, in their arithmetic, without a way in from Python."""
 
 
 def _expand(signature: str) -> Iterator[str]:
