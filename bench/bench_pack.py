@@ -24,7 +24,7 @@ CAPACITY = 2_048
 def bench_pack(contest, n):
     lengths = np.random.default_rng(0).lognormal(np.log(200), 1, n).clip(1, CAPACITY).astype(np.int64)
     packing = fastnlp.pack(lengths, CAPACITY)
-    ours = partial(fastnlp.pack, lengths, CAPACITY, backend="cpu")  # unasked, the first million items take NumPy
+    ours = partial(fastnlp.pack, lengths, CAPACITY, backend="cpu")  # unasked, the first half million take NumPy
     trl = prepared("TRL", _trl, lengths) if n < 10_000 else Absent("TRL", f"takes seconds a call for {n:,} items")
     contest(
         "pack",

@@ -114,9 +114,8 @@ def _stream() -> None:
     print("\nstreaming, 300,000 lognormal lengths, buffer 1,000: share of real tokens without the rest, us an item")
     for capacity in (512, 2048, 8192):
         lengths = lognormal(300_000, capacity, np.random.default_rng(0))
-        packer = fastnlp.StreamPacker(capacity, buffer=1000)
-        packer.add(lengths[:1000])
-        packer = fastnlp.StreamPacker(capacity, buffer=1000)
+        fastnlp.StreamPacker(capacity, buffer=1000, backend="cpu").add(lengths[:2000])  # compiles, or loads
+        packer = fastnlp.StreamPacker(capacity, buffer=1000, backend="cpu")
         begin = time.perf_counter()
         rows = packer.add(lengths)
         seconds = time.perf_counter() - begin

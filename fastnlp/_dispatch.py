@@ -62,7 +62,7 @@ def backend_of(backend: str | None, *arrays: Any) -> str:
     return wanted
 
 
-_FREE = 1 << 20  # items that NumPy has done before Numba is imported, and far before it has compiled
+_FREE = 1 << 19  # items that NumPy has done before Numba is imported, and far before it has compiled
 _A_CALL = 1 << 14  # as many items take the time of a call's fixed parts in NumPy
 _seen: dict[str, int] = {}
 
@@ -70,8 +70,8 @@ _seen: dict[str, int] = {}
 def backend_for_items(op: str, backend: str | None, n: int, *arrays: Any) -> str:
     """Name the backend for one call on n items, for an operation that gives the same bits on "reference" and "cpu".
 
-    A choice is honoured, as by `backend_of`. Without one, the first million items of a process take the reference, for
-    nobody should wait for a compiler to group a few lengths; a call counts as 16,384 items at least.
+    A choice is honoured, as by `backend_of`. Without one, the first half million items of a process take the reference,
+    for nobody should wait for a compiler to group a few lengths; a call counts as 16,384 items at least.
     """
     chosen = backend_of(backend, *arrays)
     if backend or chosen != "cpu" or os.environ.get("FASTNLP_BACKEND"):

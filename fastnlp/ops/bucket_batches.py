@@ -97,8 +97,8 @@ def bucket_batches(
         Return the batches of this rank only; see `Batches.shard`. All ranks must pass the same other arguments; they
         get equally many batches, and together all.
     backend
-        "reference" or "cpu"; both give the same batches. Default: cpu, but the reference for the first million items of
-        a process, which NumPy has grouped before a compiler is loaded.
+        "reference" or "cpu"; both give the same batches. Default: cpu, but the reference for the first half
+        million items of a process, which NumPy has grouped before a compiler is loaded.
 
     Returns
     -------

@@ -73,8 +73,8 @@ def pack(
         Seconds after which "optimal" gives the best rows it has, a positive number. Below the limit, and with every
         other algorithm, equal arguments give equal rows.
     backend
-        "reference" or "cpu"; both give the same rows. Default: cpu, but the reference for the first million items of
-        a process, which NumPy has packed before a compiler is loaded.
+        "reference" or "cpu"; both give the same rows. Default: cpu, but the reference for the first half million
+        items of a process, which NumPy has packed before a compiler is loaded.
 
     Returns
     -------
