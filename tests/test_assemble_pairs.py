@@ -179,6 +179,12 @@ def test_out_is_filled_and_nothing_beyond(backend):
     assert np.shares_memory(again.input_ids, room[0])
     with pytest.raises(ValueError, match="input_ids has room for 3 entries, 16 are wanted"):
         fastnlp.assemble_pairs(a, b, **SPECIAL, out=tuple(x[:3] for x in room), backend=backend)
+    for k, x in enumerate((a, b)):
+        tokens = np.array([t for row in x for t in row] + [0] * room[0].size)
+        given = [a, b]
+        given[k] = (tokens, np.append(0, np.cumsum([*map(len, x)])))
+        with pytest.raises(ValueError, match=r"out\.token_type_ids shares memory with what is read"):
+            fastnlp.assemble_pairs(*given, **SPECIAL, out=(room[0], tokens, room[2]), backend=backend)
 
 
 def test_kernels_write_all_but_the_tokens(backend):

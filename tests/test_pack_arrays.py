@@ -246,6 +246,7 @@ def test_out_is_filled_and_nothing_beyond(backend, rng):
         ({"packing": [[0, 1]]}, TypeError, "packing must be a Packing"),
         ({"packing": fastnlp.pack([2, 1], 4), "items": [0]}, ValueError, "either a packing"),
         ({"packing": fastnlp.pack([2, 2], 4)}, ValueError, "do not have the lengths that were packed"),
+        ({"packing": fastnlp.pack([1, 1], 1)}, ValueError, "piece 0 of the packing has 1 tokens, its sequence 2"),
         ({"packing": fastnlp.pack([2, 1, 1], 4)}, ValueError, "items holds 2"),
         ({"layout": "rows"}, ValueError, "needs a packing"),
         ({"layout": "columns"}, ValueError, "layout must be one of 'flat', 'rows'"),
@@ -254,6 +255,7 @@ def test_out_is_filled_and_nothing_beyond(backend, rng):
         ({"ignore_index": 2**31, "dtype": np.int32}, ValueError, "ignore_index must be at most"),
         ({"ignore_first": 1}, TypeError, "ignore_first must be True or False"),
         ({"position_start": -1}, ValueError, "position_start must be at least 0"),
+        ({"position_start": 2**31 - 1, "dtype": np.int32}, ValueError, "positions beyond int32"),
         ({"dtype": "float64"}, TypeError, "dtype must be int64 or int32"),
         ({"labels": [[1, 2], [0.5]]}, TypeError, r"labels\[1\] holds 0.5"),
     ],
@@ -261,6 +263,21 @@ def test_out_is_filled_and_nothing_beyond(backend, rng):
 def test_bad_options(options, error, words):
     with pytest.raises(error, match=words):
         fastnlp.pack_arrays([[1, 2], [3]], **options)
+
+
+def test_out_is_not_what_is_read(backend):
+    tokens, room = np.arange(4), np.empty((3, 4), np.int64)
+    for sequences, labels in (((tokens, [0, 4]), None), ([[1, 2, 3, 4]], (tokens, [0, 4]))):
+        for place in range(4):
+            out = [*room]
+            out.insert(place, tokens)
+            with pytest.raises(ValueError, match=f"out.{FIELDS[place]} shares memory with what is read"):
+                fastnlp.pack_arrays(sequences, labels=labels, out=tuple(out), backend=backend)
+
+
+def test_positions_up_to_the_last_of_int32(backend):
+    packed = fastnlp.pack_arrays([[1, 2]], position_start=2**31 - 2, dtype=np.int32, backend=backend)
+    assert packed.position_ids.tolist() == [2**31 - 2, 2**31 - 1]
 
 
 def test_more_places_than_cu_seqlens_can_count():

@@ -134,9 +134,17 @@ def test_bad_out(backend):
         ((ids, mask.T), ValueError, "contiguous"),
         ((ids, frozen), ValueError, "writeable"),
         ((ids, ids), ValueError, "shares memory"),
+        (3, TypeError, "out must be a tuple of arrays"),
+        (ids, TypeError, "out must be a tuple of arrays"),
     ):
         with pytest.raises(error, match=words):
             fastnlp.pad_arrays([[1, 2], [3]], out=out, backend=backend)
+    tokens = np.arange(6)
+    for sequences in ((tokens, [0, 2, 3]), tokens.reshape(2, 3)):
+        with pytest.raises(ValueError, match=r"out\.input_ids shares memory with what is read"):
+            fastnlp.pad_arrays(sequences, out=(tokens, np.empty(6, np.int64)), backend=backend)
+    copied = fastnlp.pad_arrays([tokens[:2], tokens[2:3]], out=(tokens, mask), backend=backend)
+    assert copied.input_ids.tolist() == [[0, 1], [2, 0]]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +159,8 @@ def test_bad_out(backend):
         ({"overlong": "drop"}, ValueError, "overlong must be one of 'error', 'truncate'"),
         ({"dtype": np.float32}, TypeError, "dtype must be int64 or int32"),
         ({"dtype": np.int16}, TypeError, "dtype must be int64 or int32"),
+        ({"dtype": None}, TypeError, "dtype must be int64 or int32, got None"),
+        ({"dtype": "bfloat16"}, TypeError, "dtype must be int64 or int32, got bfloat16"),
         ({"items": [3]}, ValueError, "items holds 3"),
         ({"backend": "gpu"}, ValueError, "backend must be one of"),
     ],
@@ -203,6 +213,7 @@ def test_unpad_keeps_what_the_mask_keeps(backend, rng):
         ([[1, 2]], {"lengths": [-1]}, ValueError, "lengths must be"),
         ([[1, 2]], {"lengths": [1, 1]}, ValueError, "lengths must be"),
         ([[1, 2]], {"lengths": [1.0]}, TypeError, "lengths must be integers"),
+        ([[1, 2]], {"mask": [["a", ""]]}, TypeError, "mask must be booleans or numbers"),
         ([[1, 2]], {"mask": [[1]]}, ValueError, r"mask must have shape \(1, 2\)"),
         ([[1, 2]], {"lengths": [1], "side": "up"}, ValueError, "side must be"),
         ([[None, 2]], {"lengths": [1]}, TypeError, "values must be numbers"),

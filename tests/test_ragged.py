@@ -283,7 +283,10 @@ def test_a_corpus_has_its_documents():
         ((np.arange(5), []), ValueError, "offsets are empty"),
         ((np.arange(5), [0.5, 2]), TypeError, "got offsets of float64"),
         ((np.arange(5.0), [0, 2]), TypeError, "got tokens of float64"),
+        ((np.arange(5), [6]), ValueError, "offsets must rise"),
         (([1], [2], [3]), TypeError, "got 3 entries"),
+        ([{1, 2}], TypeError, r"x\[0\] is \{1, 2\}"),
+        (np.ma.array([[1, 2]], mask=[[0, 1]]), TypeError, "x is a masked array"),
         (([[1, 2], [3, 4]], [0, 1]), TypeError, r"got tokens of int64 of shape \(2, 2\)"),
         ("abc", TypeError, "x is of type str"),
         ({"input_ids": [[1]]}, TypeError, "x is of type dict"),
@@ -311,6 +314,8 @@ def test_bad_arrow_columns():
     for bad in (pa.array([1, 2]), pa.array([["a"]]), pa.array([[1.5]]), pa.array([[[1]]]), pa.table({"a": [[1]]})):
         with pytest.raises(TypeError, match="x"):
             ragged("x", bad)
+    with pytest.raises(TypeError, match="got run_end_encoded"):
+        ragged("x", pa.RunEndEncodedArray.from_arrays([2, 3], pa.array([[1], [2]])))
 
 
 def test_lengths_in_all_forms():

@@ -61,7 +61,7 @@ def groups(key: Array) -> Iterator[tuple[int, Any]]:
 
 def _lists(name: str, lists: Any, rows: Any, first: int) -> tuple[Array, Array, Array]:
     """Return the values of an Arrow array of lists, and where those of these rows begin and how long they are."""
-    if not hasattr(lists, "values"):
+    if not hasattr(lists, "values") or hasattr(lists, "run_ends"):
         raise TypeError(f"{name} must be a column of lists of integers, got {lists.type}")
     if lists.null_count:
         null = np.asarray(lists.is_null())[rows]

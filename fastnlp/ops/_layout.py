@@ -27,7 +27,7 @@ class Layout:
     starts
         The first token of each piece in its sequence; None: 0.
     limit
-        The most tokens that a piece may have.
+        Where the packing cut sequences, the most tokens that a piece may have; None: all are whole.
     segments
         Where each piece and each run of padding begins, and `places`.
     number
@@ -39,7 +39,7 @@ class Layout:
     place: Array
     lengths: Array
     starts: Array | None
-    limit: int
+    limit: int | None
     segments: Array
     number: Array
 
@@ -56,7 +56,8 @@ class Layout:
             A sequence does not have the length that was packed.
         """
         starts = np.int64(0) if self.starts is None else self.starts
-        wrong = np.minimum(sequences.lengths - starts, self.limit) != self.lengths
+        rest = sequences.lengths - starts
+        wrong = (rest if self.limit is None else np.minimum(rest, self.limit)) != self.lengths
         if wrong.any():
             k = int(wrong.argmax())
             raise ValueError(
@@ -71,7 +72,7 @@ def flat_layout(lengths: Array) -> Layout:
     segments = pointer(lengths)
     places = int(segments[-1])
     number = np.arange(1, lengths.size + 1)
-    return Layout((places,), places, segments[:-1], lengths, None, places, segments, number)
+    return Layout((places,), places, segments[:-1], lengths, None, None, segments, number)
 
 
 def packed_layout(packing: Packing, layout: str) -> Layout:
@@ -92,7 +93,8 @@ def packed_layout(packing: Packing, layout: str) -> Layout:
         places, shape = rows * capacity, (rows, capacity)
     segments, number = _segments(place, lengths, places, number)
     starts = None if packing.starts is None else packing.starts.astype(np.int64)
-    return Layout(shape, places, place, lengths, starts, capacity // multiple * multiple, segments, number)
+    limit = capacity // multiple * multiple if packing.n_truncated or packing.n_split else None
+    return Layout(shape, places, place, lengths, starts, limit, segments, number)
 
 
 def _segments(place: Array, lengths: Array, places: int, number: Array) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 from typing import Any
 
@@ -22,9 +23,12 @@ def ids_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     TypeError
         Another one.
     """
-    wanted = np.dtype(dtype)
+    try:
+        wanted = None if dtype is None else np.dtype(dtype)
+    except TypeError:  # no dtype of NumPy
+        wanted = None
     if wanted not in DTYPES:
-        raise TypeError(f"dtype must be int64 or int32, got {wanted.name}")
+        raise TypeError(f"dtype must be int64 or int32, got {dtype if wanted is None else wanted.name}")
     return wanted
 
 
@@ -43,7 +47,11 @@ def token_id(name: str, value: Any, dtype: np.dtype[Any]) -> int:
 
 
 def buffers(
-    out: Any, names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], dtype: np.dtype[Any]
+    out: Any,
+    names: tuple[str, ...],
+    shapes: tuple[tuple[int, ...], ...],
+    dtype: np.dtype[Any],
+    inputs: Iterable[Array] = (),
 ) -> tuple[Array, ...]:
     """Return an array of each shape: new ones, or the first elements of the caller's, whose others stay as they are.
 
@@ -52,10 +60,12 @@ def buffers(
     TypeError
         `out` does not have an array of the dtype under each name (or, in a tuple, at its place).
     ValueError
-        One is too small, not contiguous or read-only, or two share memory.
+        One is too small, not contiguous or read-only, or shares memory with another or with one of `inputs`.
     """
     if out is None:
         return tuple(np.empty(shape, dtype) for shape in shapes)
+    if not isinstance(out, tuple | list):
+        raise TypeError(f"out must be a tuple of arrays ({', '.join(names)}), got {type(out).__name__}")
     given = [getattr(out, name, None) for name in names] if hasattr(out, names[0]) else list(out)[: len(names)]
     if len(given) < len(names):
         raise TypeError(f"out must have {len(names)} arrays ({', '.join(names)}), got {len(given)}")
@@ -72,4 +82,6 @@ def buffers(
     for i, x in enumerate(views):
         if any(np.may_share_memory(x, other) for other in views[:i]):
             raise ValueError(f"out.{names[i]} shares memory with another array of out")
+        if any(np.may_share_memory(x, other) for other in inputs):
+            raise ValueError(f"out.{names[i]} shares memory with what is read: pass another array")
     return tuple(views)

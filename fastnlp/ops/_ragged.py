@@ -40,6 +40,11 @@ class Ragged:
     def __len__(self) -> int:
         return self.lengths.size
 
+    @property
+    def memory(self) -> tuple[Array, ...]:
+        """The arrays that may be the caller's."""
+        return (*self.chunks, self.begin)
+
     def take(self, name: str, items: Any) -> Ragged:
         """Return the sequences of these indices, in their order."""
         at = checked_items(name, items, len(self))
@@ -105,7 +110,7 @@ def _places(name: str, sequences: Any, items: Any) -> Ragged:
     elif hasattr(sequences, "to_numpy"):  # a column of a data frame, whose index is not that of places
         sequences = sequences.to_numpy()
     if isinstance(sequences, np.ndarray) and sequences.dtype != object:
-        return _from_array(name, sequences, items)
+        return _from_array(name, _arrays.read(name, sequences), items)
     return _from_rows(name, sequences, items)
 
 
@@ -182,7 +187,8 @@ def _pair(name: str, pair: tuple[Any, ...]) -> tuple[Array, Array]:
 def _from_offsets(name: str, tokens: Array, offsets: Array, items: Any) -> Ragged:
     at = _checked_or_none(items, offsets.size - 1)
     begin, end = (offsets[:-1], offsets[1:]) if at is None else (offsets[at], offsets[at + 1])
-    if np.count_nonzero((begin < 0) | (end < begin) | (end > tokens.size)):
+    wrong = (begin < 0) | (end < begin) | (end > tokens.size)
+    if np.count_nonzero(wrong) or not 0 <= offsets[0] <= tokens.size:
         raise ValueError(f"{name}: offsets must rise from 0 or more to at most the number of tokens, {tokens.size}")
     return Ragged((tokens,), None, _arrays.kernel_ready(begin), end - begin)
 

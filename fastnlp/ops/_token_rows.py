@@ -49,7 +49,7 @@ def row_lengths(name: str, rows: list[Any]) -> Array:
     """
     kinds: set[Any] = set(map(type, rows))
     for kind in kinds - _LISTS:
-        if not hasattr(kind, "__len__") or issubclass(kind, str | bytes | dict):
+        if not (hasattr(kind, "__len__") and hasattr(kind, "__getitem__")) or issubclass(kind, str | bytes | dict):
             i, row = next((i, row) for i, row in enumerate(rows) if type(row) is kind)
             raise TypeError(f"{name}[{i}] is {row!r}: a sequence of integers is wanted")
         if hasattr(kind, "ndim") and {x.ndim for x in rows if type(x) is kind} != {1}:

@@ -114,8 +114,8 @@ def assemble_pairs(
         Tokens, `items` or a numeric argument are not integers; a dtype that is not int64 or int32.
     ValueError
         A pair is too long and is not to be cut, or not where that would do; `max_length` is below the number of special
-        ids; `a` and `b` are not equally many; an index or an argument is out of range; `out` is too small; a token that
-        int32 cannot hold; an unknown option.
+        ids; `a` and `b` are not equally many; an index or an argument is out of range; `out` is too small or
+        shares memory with `a` or `b`; a token that int32 cannot hold; an unknown option.
 
     References
     ----------
@@ -165,7 +165,8 @@ def assemble_pairs(
     width = most if most is not None and padding == "max_length" else int(end.max(initial=0))
     width = -(-width // multiple) * multiple
     shape = (len(first), width)
-    ids, types, mask = buffers(out, PairArrays._fields[:3], (shape,) * 3, dtype)
+    read = first.memory if second is None else (*first.memory, *second.memory)
+    ids, types, mask = buffers(out, PairArrays._fields[:3], (shape,) * 3, dtype, read)
     kernels.frame_pairs(middle, end, cls, sep, pad, ids, types, mask)
     begin = np.arange(len(first)) * width
     first.copy_to(ids.reshape(-1), begin + 1, kernels, "a")

@@ -131,7 +131,8 @@ def pack_arrays(
     ValueError
         The sequences or labels do not have the lengths that were packed; more than 2**31 - 1 places, which `cu_seqlens`
         cannot count: take fewer rows at a time; both a packing and items; ``layout="rows"`` without a packing; an index
-        or an argument out of range; `out` is too small.
+        or an argument out of range; positions beyond int32; `out` is too small or shares memory with `sequences` or
+        `labels`.
 
     Examples
     --------
@@ -163,7 +164,14 @@ def pack_arrays(
         raise ValueError(f"{plan.places} places are more than cu_seqlens can count: take fewer rows at a time")
     given = pieces if labels is None else _labels(labels, packing, items, plan)
 
-    filled = buffers(out, ("input_ids", "position_ids", "sequence_ids", "labels"), (plan.shape,) * 4, dtype)
+    longest = int(plan.lengths.max(initial=1))
+    if position_start + longest - 1 > np.iinfo(dtype).max:
+        raise ValueError(
+            f"position_start={position_start} and a sequence of {longest} tokens make positions beyond {dtype.name}: "
+            "pass dtype=np.int64"
+        )
+    read = (*pieces.memory, *given.memory)
+    filled = buffers(out, PackedArrays._fields[:4], (plan.shape,) * 4, dtype, read)
     ids, positions, numbers, targets = (x.reshape(-1) for x in filled)
     kernels.label_segments(plan.segments, plan.number, position_start, positions, numbers)
     pieces.copy_to(ids, plan.place, kernels, "sequences")

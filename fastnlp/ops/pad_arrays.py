@@ -100,7 +100,7 @@ def pad_arrays(
         Tokens, `items` or a numeric argument are not integers; a dtype that is not int64 or int32.
     ValueError
         A sequence is longer than `length` with ``overlong="error"``; an index or an argument is out of range; `out` is
-        too small; a token that int32 cannot hold; an unknown option.
+        too small or shares memory with `sequences`; a token that int32 cannot hold; an unknown option.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def pad_arrays(
     width = -(-width // multiple) * multiple
 
     shape = (len(batch), width)
-    ids, mask = buffers(out, ("input_ids", "attention_mask"), (shape, shape), dtype)
+    ids, mask = buffers(out, ("input_ids", "attention_mask"), (shape, shape), dtype, batch.memory)
     kernels.pad_rows(batch.lengths, side == "left", pad, ids, mask)
     place = np.arange(len(batch)) * width
     if side == "left":
@@ -172,7 +172,7 @@ def unpad_arrays(
     Raises
     ------
     TypeError
-        `lengths` are not integers; `values` have no dtype of a fixed size.
+        `lengths` are not integers, `mask` holds no numbers; `values` have no dtype of a fixed size.
     ValueError
         Not one of `lengths` and `mask`, or of other shapes than `values`; a length outside ``[0, S]``.
 
@@ -203,6 +203,8 @@ def unpad_arrays(
     kept = _columns.array("mask", mask)
     if kept.shape != (rows, width):
         raise ValueError(f"mask must have shape {(rows, width)}, got {kept.shape}")
+    if kept.dtype.kind not in "biuf":
+        raise TypeError(f"mask must be booleans or numbers, got {kept.dtype.name}")
     kept = kept != 0
     edges = np.flatnonzero(np.diff(kept.reshape(-1), prepend=False, append=False))
     flat = take_stretches(kernels, x.reshape(rows * width, *x.shape[2:]), edges[::2], edges[1::2] - edges[::2])
