@@ -133,6 +133,16 @@ def test_bad_arguments_of_packed_datasets(options, error, match):
         PackedDataset(**{"sequences": [[1, 2, 3]], "packing": 8, **options})
 
 
+def test_rows_are_chosen_by_integers():
+    dataset = PackedDataset([[1, 2], [3, 4, 5]], 4)
+    assert torch.equal(dataset[torch.tensor(-1)]["input_ids"], dataset[1]["input_ids"])
+    for row in (0.5, "0", slice(1)):
+        with pytest.raises(TypeError, match="integer"):
+            dataset[row]
+    with pytest.raises(IndexError, match="index 2 is out of range for 2 rows"):
+        dataset[2]
+
+
 def test_sequences_that_are_not_those_of_the_packing():
     dataset = PackedDataset([[1, 2], [3, 4, 5]], fastnlp.pack([2, 2], 4))
     with pytest.raises(ValueError, match="lengths that were packed"):
@@ -237,6 +247,18 @@ def test_a_stream_is_resumed_also_on_other_ranks(sequences, overlong, before, af
         assert tokens([*seen, *(row for rows in rest for row in rows)]) == total
 
 
+def test_a_source_may_fill_one_buffer_again_and_again():
+    def source():
+        tokens = np.empty(3, np.int64)
+        for n in range(7):
+            tokens[:] = n
+            yield {"input_ids": tokens, "labels": tokens}
+
+    rows = list(PackedIterableDataset(source, 8, fields=("input_ids", "sequence_ids")))
+    found = sorted(t for row in rows for t in row["input_ids"][row["sequence_ids"] > 0].tolist())
+    assert found == [n for n in range(7) for _ in range(3)]
+
+
 def test_states_of_other_streams_are_refused(sequences):
     dataset = PackedIterableDataset(sequences, 32, 20)
     rows = iter(dataset)
@@ -257,6 +279,7 @@ def test_states_of_other_streams_are_refused(sequences):
     [
         ({"sequences": iter([[1]])}, TypeError, "which can be gone through only once"),
         ({"sequences": 3}, TypeError, "sequences must be something to iterate over"),
+        ({"sequences": (np.arange(4), [0, 4])}, TypeError, "sequences is a tuple"),
         ({"capacity": 0}, ValueError, "capacity must be at least 1"),
         ({"rank": 1}, ValueError, "both rank and world_size"),
         ({"rank": 2, "world_size": 2}, ValueError, "rank must be below world_size"),
@@ -311,6 +334,20 @@ def test_streaming_datasets_are_read_whole_by_each_worker(sequences):
     resumed = PackedIterableDataset(streamed(), 64, 20)
     resumed.load_state_dict(state)
     equal(first + list(resumed), expected)
+    equal(list(resumed), expected)  # not from where the state was
+    dataset.load_state_dict(state)
+    equal(first + list(dataset), expected)
+    beginning = PackedIterableDataset(streamed(), 64, 20).state_dict()
+    dataset.load_state_dict(state)
+    dataset.load_state_dict(beginning)
+    equal(list(dataset), expected)
+    of_a_list = PackedIterableDataset(sequences, 64, 20)
+    rows = iter(of_a_list)
+    first = [next(rows) for _ in range(9)]
+    dataset.load_state_dict(of_a_list.state_dict())
+    equal(first + list(dataset), expected)
+    with pytest.raises(TypeError, match=r"pass sequences\.with_format"):
+        list(PackedIterableDataset(streamed().with_format("arrow"), 64))
 
 
 SPAWNED = """

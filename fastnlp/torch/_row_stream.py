@@ -157,7 +157,7 @@ def _numbers(name: str, x: Any) -> Array:
     numbers = array(name, x)
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
         raise TypeError(f"{name} must be integers of one axis, got {numbers.dtype.name} of shape {numbers.shape}")
-    return numbers if numbers.size else np.empty(0, np.int64)
+    return numbers.copy() if numbers.size else np.empty(0, np.int64)  # the source may fill its buffer anew
 
 
 def _lists(piece: Piece) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,7 +93,7 @@ class PackedDataset(Dataset[Row]):
 
     def __getitems__(self, rows: Sequence[int]) -> list[Row]:
         """Return several rows, assembled by one call: what a DataLoader asks for."""
-        chosen = self.packing[[int(row) for row in rows]]
+        chosen = self.packing[[operator.index(row) for row in rows]]
         return self._format.rows(self._open("sequences"), chosen, self._open("labels"))
 
     def _open(self, name: str) -> Any:

@@ -45,8 +45,8 @@ class PackedIterableDataset(IterableDataset[Row]):
     Raises
     ------
     TypeError
-        `sequences` is an iterator, which can be gone through only once; a column of a streaming dataset; or nothing to
-        iterate over.
+        `sequences` is an iterator, which can be gone through only once; a tuple; a column of a streaming dataset; or
+        nothing to iterate over.
     ValueError
         As `fastnlp.StreamPacker` and `PackedDataset`; only one of `rank` and `world_size`; when it is iterated, a
         sequence that `overlong` does not allow, or fewer tokens than ranks.
@@ -91,6 +91,11 @@ class PackedIterableDataset(IterableDataset[Row]):
                 f"sequences is a {type(sequences).__name__}, which can be gone through only once: "
                 "pass a function that returns it, or a list"
             )
+        if isinstance(sequences, tuple):
+            raise TypeError(
+                "sequences is a tuple, (tokens, offsets) elsewhere: pass a function that returns an iterator over the "
+                "sequences, or a list"
+            )
         if type(sequences).__name__ == "IterableColumn":  # whose iterator leaves shards to the other workers
             raise TypeError("sequences is a column of a streaming dataset: pass the dataset, with a column 'input_ids'")
         if not callable(sequences) and not hasattr(sequences, "__iter__") and not hasattr(sequences, "__getitem__"):
@@ -109,12 +114,13 @@ class PackedIterableDataset(IterableDataset[Row]):
         self.epoch = 0
         self._format = RowFormat.checked(layout, fields, pad, ignore_index, position_start)
         self._stream, self._steps, self._ended = self._new_stream(), 0, False
-        self._resumed = False
+        self._resumed = self._source_moved = False
 
     def __iter__(self) -> Iterator[Row]:
         """Go through this rank's and this worker's rows."""
         if not self._resumed:
             self._stream, self._steps, self._ended = self._new_stream(), 0, False
+            self._from_the_beginning()
         self._resumed = False
         stream = self._stream
         if not self._ended:
@@ -158,8 +164,10 @@ class PackedIterableDataset(IterableDataset[Row]):
         except (KeyError, TypeError) as error:
             raise ValueError(f"state is not one of a PackedIterableDataset: {error!r}") from error
         self.set_epoch(epoch)
+        self._from_the_beginning()
         if "source" in state and self._source_resumes():
             self._source.load_state_dict(state["source"])  # type: ignore[union-attr]
+            self._source_moved = True
         self._stream, self._steps, self._ended, self._resumed = stream, steps, ended, True
 
     def _new_stream(self) -> RowStream:
@@ -186,14 +194,29 @@ class PackedIterableDataset(IterableDataset[Row]):
     def _source_resumes(self) -> bool:
         return hasattr(self._source, "state_dict") and hasattr(self._source, "load_state_dict")
 
+    def _from_the_beginning(self) -> None:
+        """Let the source begin anew: where a state was loaded, one of Hugging Face would go on from there each time."""
+        if self._source_moved and _is_streaming(self._source):
+            self._source.load_state_dict({})  # type: ignore[union-attr]
+        self._source_moved = False
+
     def _rest_of_source(self, n_read: int) -> Iterator[Any]:
         """Go through the source, without the sequences that were read."""
         source = self._source
-        if hasattr(source, "num_shards") and hasattr(source, "iter"):
-            # Hugging Face: iter(source) would leave shards to the other workers
-            examples: Iterable[Any] = (
-                {name: values[0] for name, values in batch.items()} for batch in source.iter(batch_size=1)
-            )
+        if _is_streaming(source):
+            # iter(source) would leave shards to the other workers
+            examples: Iterable[Any] = map(_first, source.iter(batch_size=1))  # type: ignore[union-attr]
         else:
             examples = source() if callable(source) else iter(source)
-        return islice(examples, 0 if self._source_resumes() else n_read, None)
+        return islice(examples, 0 if self._source_moved else n_read, None)
+
+
+def _is_streaming(source: Any) -> bool:
+    """Tell whether the source is a streaming dataset of Hugging Face."""
+    return hasattr(source, "num_shards") and hasattr(source, "iter")
+
+
+def _first(batch: Any) -> dict[str, Any]:
+    if not isinstance(batch, Mapping):
+        raise TypeError(f"sequences gives a {type(batch).__name__}: pass sequences.with_format(None)")
+    return {name: values[0] for name, values in batch.items()}
