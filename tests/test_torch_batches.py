@@ -215,6 +215,10 @@ def test_collators_can_be_pickled_and_say_what_is_wrong(collate):
         collate([{"text": "a"}])
     with pytest.raises(TypeError):
         collate([{"input_ids": [1.5]}])
+    with pytest.raises(TypeError, match="example 0 is of type list: a mapping with 'input_ids'"):
+        collate([[1, 2]])
+    with pytest.raises(TypeError, match="a list of examples is wanted"):
+        collate({"input_ids": [[1, 2]]})
 
 
 def test_fields_that_do_not_fit():
@@ -226,3 +230,11 @@ def test_fields_that_do_not_fit():
         ft.PairCollator(cls=1, sep=2)([{"input_ids": [1, 2], "labels": [1, 2]}])
     with pytest.raises(ValueError, match="labels"):
         ft.FlatteningCollator()([{"input_ids": [1, 2], "labels": [1]}])
+    with pytest.raises(TypeError, match=r"weights\[0\] holds 0.5"):
+        ft.PaddingCollator()([{"input_ids": [1, 2], "weights": [0.5, 1.0]}])
+    for positions in ([[0], [0, 1]], [[0], [0]], [[0, 1], [0, 1]]):
+        examples = [{"input_ids": x, "position_ids": p} for x, p in zip([[5, 6], [7]], positions, strict=True)]
+        with pytest.raises(ValueError, match="position_ids must have an entry for each token"):
+            ft.FlatteningCollator()(examples)
+    with pytest.raises(TypeError, match="packed must be what pack_arrays returned"):
+        ft.unpack_arrays(torch.zeros(3), 3)

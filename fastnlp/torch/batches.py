@@ -96,6 +96,8 @@ def _tensor(x: Any) -> Any:
 pad_arrays = _of_tensors(_pad_arrays.pad_arrays)
 unpad_arrays = _taking(_pad_arrays.unpad_arrays, lambda values, _: 2)
 pack_arrays = _of_tensors(_pack_arrays.pack_arrays)
-unpack_arrays = _taking(_pack_arrays.unpack_arrays, lambda values, packed: packed.input_ids.ndim)
+unpack_arrays = _taking(
+    _pack_arrays.unpack_arrays, lambda _, packed: getattr(getattr(packed, "input_ids", None), "ndim", 1)
+)
 block_diagonal_mask = _of_tensors(_block_diagonal_mask.block_diagonal_mask)
 assemble_pairs = _of_tensors(_assemble_pairs.assemble_pairs)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastnlp.ops._columns import array
+from fastnlp.ops._ragged import ragged
 from fastnlp.torch.batches import assemble_pairs, block_diagonal_mask, pack_arrays, pad_arrays
 
 Examples = Sequence[Mapping[str, Any]]
@@ -55,13 +55,13 @@ class PaddingCollator:
         """
         fields = _fields(features)
         tokens = fields.pop("input_ids")
-        ids, mask, lengths, _ = self._padded(tokens, self.pad)
+        ids, mask, lengths, _ = self._padded("input_ids", tokens, self.pad)
         batch = {"input_ids": ids, "attention_mask": mask}
         for name, values in fields.items():
             if np.ndim(values[0]) == 0:
                 batch[name] = _numbers(name, values)
                 continue
-            padded = self._padded(values, self.label_pad if name == "labels" else 0)
+            padded = self._padded(name, values, self.label_pad if name == "labels" else 0)
             if not torch.equal(padded.lengths, lengths):
                 raise ValueError(
                     f"{name} must have an entry for each token of input_ids, or one number for each example"
@@ -69,9 +69,9 @@ class PaddingCollator:
             batch[name] = padded.input_ids
         return batch
 
-    def _padded(self, sequences: Any, pad: int) -> Any:
+    def _padded(self, name: str, sequences: Any, pad: int) -> Any:
         return pad_arrays(
-            sequences,
+            ragged(name, sequences),
             length=self.length,
             pad=pad,
             pad_to_multiple=self.pad_to_multiple,
@@ -127,7 +127,8 @@ class FlatteningCollator:
         Raises
         ------
         TypeError, ValueError
-            As `fastnlp.pack_arrays`; examples without "input_ids", or of different fields.
+            As `fastnlp.pack_arrays`; examples without "input_ids", or of different fields; "position_ids" that are not
+            one for each token.
         """
         fields = _fields(features)
         packed = pack_arrays(
@@ -138,7 +139,10 @@ class FlatteningCollator:
         )
         ids, positions, numbers, labels, cu_seqlens, longest = packed[:6]
         if "position_ids" in fields:
-            positions = torch.from_numpy(np.concatenate([array("position_ids", x) for x in fields["position_ids"]]))
+            given = pack_arrays(ragged("position_ids", fields["position_ids"]))
+            if not torch.equal(given.lengths, packed.lengths):
+                raise ValueError("position_ids must have an entry for each token of input_ids")
+            positions = given.input_ids
             first = torch.ones(positions.shape, dtype=torch.bool)
             first[1:] = positions.diff() != 1
             numbers = first.cumsum(0)
@@ -207,8 +211,12 @@ def additive_mask(mask: Tensor) -> Tensor:
 
 def _fields(features: Examples, needed: str = "input_ids") -> dict[str, list[Any]]:
     """Return the values of each field of the examples, one an example."""
+    if isinstance(features, Mapping):
+        raise TypeError("features is a mapping: a list of examples is wanted, each of them a mapping")
     names = list(features[0]) if len(features) else [needed]
     for n, example in enumerate(features):
+        if not isinstance(example, Mapping):
+            raise TypeError(f"example {n} is of type {type(example).__name__}: a mapping with {needed!r} is wanted")
         if needed not in example or example.keys() != features[0].keys():
             raise ValueError(
                 f"example {n} has the fields {', '.join(example)}: all must have those of the first "
