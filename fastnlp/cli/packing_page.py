@@ -84,7 +84,7 @@ def _rows(packed: Sequence[Packed]) -> str:
         lines.append(
             f'<tr><th scope="row">{capacity} <small>{algorithm.replace("_", " ")}</small></th>'
             f'<td class="n">{rows}</td><td class="n">{bound}</td><td class="n">{overlong}</td><td class="n">{time}</td>'
-            f"{bar(share, 100 * share, ' %')}</tr>"
+            f"{bar(share, 100 * share, ' %', 2)}</tr>"
         )
     heads = ("rows", "bound", "overlong", "time")
     return (

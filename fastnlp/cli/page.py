@@ -67,9 +67,10 @@ def command_line(context: click.Context) -> str:
     return shlex.join(words)
 
 
-def bar(share: float, value: float, unit: str) -> str:
+def bar(share: float, value: float, unit: str, digits: int = 1) -> str:
     """Return two cells of a table of class "bars": the value, and a bar whose length is the share."""
-    return f'<td class="n">{value:.1f}{unit}</td><td class="bar"><span style="width:{100 * share:.1f}%"></span></td>'
+    figure = f'<td class="n">{value:.{digits}f}{unit}</td>'
+    return f'{figure}<td class="bar"><span style="width:{100 * share:.1f}%"></span></td>'
 
 
 def _seconds(seconds: Mapping[str, float]) -> str:
