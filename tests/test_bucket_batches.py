@@ -289,6 +289,12 @@ def test_optimal_boundaries_are_the_same_on_all_backends(bounds, sizes, rng):
     assert found[0].tolist() == found[1].tolist()
 
 
+def test_more_boundaries_than_lengths_take_no_search(backend):
+    batches = fastnlp.bucket_batches(np.arange(50_000), batch_size=8, boundaries=2**31 - 1, backend=backend)
+    assert np.array_equal(batches.boundaries, np.arange(50_000))
+    assert batches.efficiency == 1.0
+
+
 @pytest.mark.parametrize("balance", [None, "tokens", "squares"])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("size", [{"batch_size": 16}, {"max_tokens": 600}, {"batch_size": 16, "boundaries": 4}])
@@ -492,6 +498,7 @@ def test_bad_lengths(lengths, error, message, backend):
             ValueError,
             "index 1 has 2 tokens, more than the last .* \\(1\\)",
         ),
+        ({"pad_to_boundary": True, "boundaries": [2**62]}, ValueError, "padded to must be at most"),
         ({"pad_to_boundary": True, "boundaries": []}, ValueError, "index 0 has 1 tokens, more than the last"),
         ({"boundaries": 0}, ValueError, "boundaries must be at least 1"),
         ({"boundaries": True}, TypeError, "boundaries must be an integer"),

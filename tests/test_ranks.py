@@ -188,6 +188,8 @@ def test_what_is_done_may_have_been_done_by_other_ranks(groups):
     assert sorted(seen) == sorted(pieces(groups))
     assert len(groups.shard(0, 2, balance="squares", done=done)) == 0
     assert groups.shard(0, 3, done=[(3, 1)], drop_last=True).n_dropped == groups.n_dropped
+    none = groups.shard(0, len(groups) - 1, done=iter([]), drop_last=True)  # an iterator is read once
+    assert none.n_dropped == groups.n_dropped + groups[-1].size
     with pytest.raises(ValueError, match="the state belongs to other data or options"):
         groups.shard(0, 2, balance="squares", done=[*done, (2, 1)])
 
@@ -202,7 +204,10 @@ def test_what_is_done_may_have_been_done_by_other_ranks(groups):
         ({"world_size": 10**5}, ValueError, "cannot be dealt"),
         ({"balance": "items"}, ValueError, "balance must be one of 'tokens', 'squares' or None, got 'items'"),
         ({"drop_last": 1}, TypeError, "drop_last must be True or False"),
-        ({"done": [(0, 1)]}, ValueError, "done must be at least 1"),
+        ({"done": [(0, 1)]}, ValueError, "world_size in done must be at least 1"),
+        ({"done": (2, 1)}, TypeError, "done must hold pairs"),
+        ({"done": [(2, 1, 1)]}, TypeError, "done must hold pairs"),
+        ({"done": [(2, 1.5)]}, TypeError, "steps in done must be an integer"),
         ({"done": [(2, -1)]}, ValueError, "done must be at least 0"),
         ({"done": [(2, 10**6)]}, ValueError, "are said to be done"),
     ],

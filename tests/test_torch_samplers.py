@@ -89,6 +89,30 @@ def test_lengths_of_other_kinds(lengths):
         assert list(BucketBatchSampler(same, batch_size=8)) == wanted
 
 
+def test_numbers_of_numpy_make_the_same_state(lengths):
+    def state(rank, world_size, epoch, seed, **options):
+        sampler = BucketBatchSampler(lengths, rank=rank, world_size=world_size, seed=seed, **options)
+        sampler.set_epoch(epoch)
+        list(sampler)
+        return json.dumps(sampler.state_dict())
+
+    bounds = [9, 30]
+    plain = state(0, 2, 3, 5, batch_size=8, drop_last=True, boundaries=bounds)
+    numbers = map(np.int64, (0, 2, 3, 5))
+    assert state(*numbers, batch_size=np.int16(8), drop_last=np.True_, boundaries=np.array(bounds)) == plain
+
+
+def test_the_callers_arrays_may_change(lengths):
+    bounds, given = [9, 30], lengths.astype(np.int32)
+    sampler = BucketBatchSampler(given, batch_size=8, boundaries=bounds)
+    bounds[0], given[:] = 2, 1
+    wanted = BucketBatchSampler(lengths, batch_size=8, boundaries=[9, 30])
+    for epoch in (1, 2):
+        sampler.set_epoch(epoch)
+        wanted.set_epoch(epoch)
+        assert list(sampler) == list(wanted)
+
+
 @pytest.mark.parametrize("options", KINDS)
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_ranks_are_disjoint_complete_and_equally_long(lengths, options, world_size):
@@ -216,7 +240,19 @@ def test_a_state_of_other_data_or_options_is_refused(lengths, other):
     assert list(same) == list(BucketBatchSampler(lengths, batch_size=8))[5:]
 
 
-@pytest.mark.parametrize("damage", [{"done": None}, {"done": [[1]]}, {"done": [[1, 10**6]]}, {"done": [[0, 3]]}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"done": None},
+        {"done": [[1]]},
+        {"done": [[1, 10**6]]},
+        {"done": [[0, 3]]},
+        {"done": [[1, 1.5]]},
+        {"seed": "x"},
+        {"seed": -1},
+        {"epoch": None},
+    ],
+)
 def test_a_damaged_state_is_refused_and_changes_nothing(lengths, damage):
     sampler = BucketBatchSampler(lengths, batch_size=8)
     state = {**sampler.state_dict(), "epoch": 3, **damage}

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastnlp import _arrays
 from fastnlp._arrays import Array
-from fastnlp._checks import integer
+from fastnlp._checks import LARGEST, integer
 from fastnlp.ops._cuts import Budget
 
 
@@ -63,9 +63,10 @@ def optimal_boundaries(kernels: ModuleType, padded: Array, counts: Array, number
     number = integer("boundaries", number, least=1)
     present = counts > 0
     sizes, first = np.unique(padded[present], return_index=True)
-    bounds = np.empty(min(number, sizes.size), np.int64)
-    if bounds.size:
-        kernels.optimal_boundaries(sizes, np.add.reduceat(counts[present], first), bounds)
+    if number >= sizes.size:
+        return sizes
+    bounds = np.empty(number, np.int64)
+    kernels.optimal_boundaries(sizes, np.add.reduceat(counts[present], first), bounds)
     return bounds
 
 
@@ -84,13 +85,15 @@ def bucket_pads(
     Raises
     ------
     ValueError
-        There is an item above the last bound that is padded to, or a bound beyond the budget.
+        There is an item above the last bound that is padded to, or a bound beyond the budget or int32.
     """
     longest = np.zeros(bounds.size + 1, np.int64)
     np.maximum.at(longest, bucket, np.where(counts > 0, key_lengths, 0))
     if not to_bound:
         return budget.padded(longest)
     top = int(bounds[-1]) if bounds.size else -1
+    if top > LARGEST + budget.pad_to_multiple:  # places are counted in int64
+        raise ValueError(f"boundaries that batches are padded to must be at most {LARGEST}, got {top}")
     if lengths.size and longest[-1] > top:
         first = int(np.argmax(lengths > top))
         raise ValueError(

@@ -16,7 +16,7 @@ from fastnlp._arrays import Array
 from fastnlp._checks import flag, integer
 from fastnlp._dispatch import backend_for_items
 from fastnlp.ops._group_files import read, write
-from fastnlp.ops._ranks import BALANCES, Stretches, remaining
+from fastnlp.ops._ranks import BALANCES, Stretches, checked_done, remaining
 
 
 class IndexGroups(ABC):
@@ -90,7 +90,7 @@ class IndexGroups(ABC):
         Raises
         ------
         TypeError
-            A number is no integer, or `drop_last` is no bool.
+            A number is no integer, `drop_last` is no bool, or `done` holds no pairs.
         ValueError
             `rank` is outside ``[0, world_size)``; `balance` is unknown; there are fewer items than ranks; more is said
             to be done than there is.
@@ -101,10 +101,10 @@ class IndexGroups(ABC):
             raise ValueError(f"rank must be below world_size, got rank {rank} of {world_size}: ranks count from 0")
         if balance is not None and balance not in BALANCES:
             raise ValueError(f"balance must be one of {', '.join(map(repr, BALANCES))} or None, got {balance!r}")
-        ptr = self._ptr
+        ptr, before = self._ptr, checked_done(done)
         rest = remaining(
             Stretches(np.arange(len(self)), ptr[:-1], ptr[1:]),
-            [(integer("done", ranks, least=1), integer("done", steps, least=0)) for ranks, steps in done],
+            before,
             world_size,
             drop_last=flag("drop_last", drop_last),
             cost=None if balance is None else partial(self._cost_of, balance),
@@ -112,7 +112,7 @@ class IndexGroups(ABC):
         )
         dealt = int((rest.end - rest.begin).sum())
         mine = self._take(rest.take(slice(rank, None, world_size)))
-        return mine._with(n_dropped=self.n_dropped + self.items.size - dealt) if drop_last and not done else mine
+        return mine._with(n_dropped=self.n_dropped + self.items.size - dealt) if drop_last and not before else mine
 
     def _cost_of(self, balance: str, some: Stretches) -> Array:
         cost = self._cost(balance)[some.group]

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastnlp._arrays import Array
+from fastnlp._checks import integer
 
 BALANCES = ("tokens", "squares")
 
@@ -37,6 +38,26 @@ class Stretches(NamedTuple):
     def n(self) -> int:
         """The number of stretches."""
         return self.group.size
+
+
+def checked_done(done: Any) -> list[tuple[int, int]]:
+    """Return what was done before as pairs of ints, (world_size, steps).
+
+    Raises
+    ------
+    TypeError
+        Not pairs of integers.
+    ValueError
+        A number is out of range.
+    """
+    try:
+        pairs = [(ranks, steps) for ranks, steps in done]
+    except (TypeError, ValueError):
+        raise TypeError(f"done must hold pairs (world_size, steps), got {done!r}: pass a list of them") from None
+    return [
+        (integer("world_size in done", ranks, least=1), integer("steps in done", steps, least=0))
+        for ranks, steps in pairs
+    ]
 
 
 def remaining(

@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 
 from fastnlp._checks import integer
 from fastnlp.ops._lengths import checked_lengths
+from fastnlp.ops._ranks import checked_done
 from fastnlp.ops.bucket_batches import Batches, bucket_batches
 
 _PLAN = 1
@@ -105,12 +106,14 @@ class BucketBatchSampler(Sampler[list[int]]):
             "pad_to_boundary": pad_to_boundary,
         }
         self._deal: dict[str, Any] = {"balance": balance, "drop_last": drop_last}
-        self._seed, self._backend = seed, backend
+        self._seed, self._backend = integer("seed", seed, least=0, most=None), backend
         self._before: list[tuple[int, int]] = []  # (world_size, steps) of this epoch that are done
         self._yielded = 0
         self._exhausted = False
         self._batches: Batches | None = None
         self._plan()  # bad arguments are told here
+        for options in (self._options, self._deal):  # as Python has them: the same fingerprint from any integers
+            options.update((name, np.array(x).tolist()) for name, x in options.items() if x is not None)
 
     def _plan(self) -> Batches:
         """Return this rank's batches of the epoch that are not done."""
@@ -183,8 +186,8 @@ class BucketBatchSampler(Sampler[list[int]]):
             The state is of other lengths or options, or is none; or fewer items are left than there are ranks.
         """
         try:
-            fingerprint, seed, epoch = state["fingerprint"], state["seed"], state["epoch"]
-            done = [(int(ranks), int(steps)) for ranks, steps in state["done"]]
+            fingerprint, done = state["fingerprint"], checked_done(state["done"])
+            seed, epoch = (integer(name, state[name], least=0, most=None) for name in ("seed", "epoch"))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"this is no state of a BucketBatchSampler: {error!r}") from error
         if fingerprint != self._fingerprint():
@@ -209,9 +212,6 @@ class BucketBatchSampler(Sampler[list[int]]):
     def _fingerprint(self) -> str:
         """Hash what decides the batches, beside seed and epoch."""
         options = {**self._options, **self._deal}
-        boundaries = options["boundaries"]
-        if boundaries is not None:
-            options["boundaries"] = np.asarray(boundaries).tolist()
         digest = hashlib.blake2b(self._lengths.astype("<i4").tobytes(), digest_size=16)
         digest.update(repr((_PLAN, self._lengths.size, sorted(options.items()))).encode())
         return digest.hexdigest()
@@ -222,7 +222,8 @@ def this_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if (rank is None) != (world_size is None):
         raise ValueError(f"pass both rank and world_size or neither, got {rank} and {world_size}")
     if rank is not None and world_size is not None:
-        if integer("rank", rank, least=0) >= integer("world_size", world_size, least=1):
+        rank, world_size = integer("rank", rank, least=0), integer("world_size", world_size, least=1)
+        if rank >= world_size:
             raise ValueError(f"rank must be below world_size, got rank {rank} of {world_size}: ranks count from 0")
         return rank, world_size
     distributed = torch.distributed
