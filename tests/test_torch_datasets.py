@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import pickle
@@ -245,6 +246,61 @@ def test_a_stream_is_resumed_also_on_other_ranks(sequences, overlong, before, af
             equal(list(dataset), list(again))  # the next epoch is a whole one
         assert len(set(map(len, rest))) == 1
         assert tokens([*seen, *(row for rows in rest for row in rows)]) == total
+
+
+class Source:
+    """Sequences that can be gone on with, as those of torchdata: what was loaded holds for the next pass."""
+
+    def __init__(self, sequences):
+        self.sequences, self.first, self.place = sequences, 0, 0
+
+    def __iter__(self):
+        self.place, self.first = self.first, 0
+        while self.place < len(self.sequences):
+            self.place += 1
+            yield self.sequences[self.place - 1]
+
+    def state_dict(self):
+        return {"place": self.place}
+
+    def load_state_dict(self, state):
+        self.first = state["place"]
+
+
+@pytest.mark.parametrize("kind", [list, Source])
+def test_states_of_resumed_streams(sequences, kind):
+    options = {"capacity": 8, "buffer": 20, "overlong": "split"}  # a sequence makes several rows at once
+
+    def stream(state=None):
+        dataset = PackedIterableDataset(kind(sequences), **options)
+        if state is not None:
+            dataset.load_state_dict(json.loads(json.dumps(state)))
+        return dataset
+
+    whole = list(stream())
+    for cut in (0, 1, 2, 50, 51, 52, len(whole)):
+        dataset = stream()
+        rows = iter(dataset)
+        seen = [next(rows) for _ in range(cut)]
+        for more in (0, 1, 1, 2):  # saved again at once, and after few rows
+            dataset = stream(dataset.state_dict())
+            rows = iter(dataset)
+            seen += itertools.islice(rows, more)
+        dataset = stream(dataset.state_dict())
+        equal(seen + list(dataset), whole)
+        equal(list(dataset), whole)
+        dataset.set_epoch(1)
+        dataset = stream(dataset.state_dict())  # of an epoch that has not begun
+        assert dataset.epoch == 1
+        equal(list(dataset), whole)
+
+
+def test_setting_the_epoch_ends_no_pass(sequences):
+    dataset = PackedIterableDataset(sequences, 32, 20)
+    rows = iter(dataset)
+    first = next(rows)
+    dataset.set_epoch(1)
+    equal([first, *rows], list(dataset))
 
 
 def test_a_source_may_fill_one_buffer_again_and_again():

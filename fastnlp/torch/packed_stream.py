@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -56,8 +57,9 @@ class PackedIterableDataset(IterableDataset[Row]):
     Resuming: `state_dict` stands where the last row was handed out, and holds the tokens of the buffer. It is that of
     this process: with workers, use ``num_workers=0``, or a loader that asks the workers for their states (torchdata's
     `StatefulDataLoader`). The sequences that were read are gone through again, unless the source has a `state_dict` of
-    its own, as streaming datasets of Hugging Face do. The number of ranks may be another when it is resumed. With
-    workers that are not persistent call `set_epoch` before the epoch after that: they begin with what was loaded.
+    its own, as streaming datasets of Hugging Face do. (Where these have a shuffle buffer, what it held is lost when they
+    are resumed, as they warn.) The number of ranks may be another then. With workers that are not persistent call
+    `set_epoch` before the epoch after that: they begin with what was loaded.
 
     Examples
     --------
@@ -113,39 +115,42 @@ class PackedIterableDataset(IterableDataset[Row]):
         self.rank, self.world_size = this_rank(rank, world_size)
         self.epoch = 0
         self._format = RowFormat.checked(layout, fields, pad, ignore_index, position_start)
-        self._stream, self._steps, self._ended = self._new_stream(), 0, False
-        self._resumed = self._source_moved = False
+        self._pass = self._new_pass()
+        self._source_moved = False
 
     def __iter__(self) -> Iterator[Row]:
         """Go through this rank's and this worker's rows."""
-        if not self._resumed:
-            self._stream, self._steps, self._ended = self._new_stream(), 0, False
-            self._from_the_beginning()
-        self._resumed = False
-        stream = self._stream
-        if not self._ended:
-            yield from self._steps_ready()
-            for example in self._rest_of_source(stream.n_read):
-                stream.add(example)
-                yield from self._steps_ready()
-            stream.finish()
-            self._ended = True
+        if self._pass.begun:
+            self._pass = self._new_pass()
+        at = self._pass
+        at.begun = True
+        if not at.ended:
+            yield from self._steps_ready(at)
+            for example in self._rest_of_source(at):
+                at.source, at.reading = None, True
+                at.stream.add(example)
+                yield from self._steps_ready(at)
+            at.stream.finish()
+            at.ended = True
         if not self.drop_last:
-            stream.fill_up(self.world_size)
-        yield from self._steps_ready()
+            at.stream.fill_up(self.world_size)
+        yield from self._steps_ready(at)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, also that of the source if it has one. Another one than the present begins anew."""
         epoch = integer("epoch", epoch, least=0)
         if epoch != self.epoch:
-            self.epoch, self._resumed = epoch, False
+            self.epoch, self._pass = epoch, self._new_pass()
         if hasattr(self._source, "set_epoch"):
             self._source.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where this process stands, as plain numbers and lists."""
-        state = {"stream": self._stream.state_dict(), "steps": self._steps, "ended": self._ended, "epoch": self.epoch}
-        if self._source_resumes() and self._stream.n_read:
+        at = self._pass
+        state = {"stream": at.stream.state_dict(), "steps": at.steps, "ended": at.ended, "epoch": self.epoch}
+        if at.source is not None:
+            state["source"] = at.source
+        elif at.reading and self._source_resumes():
             state["source"] = self._source.state_dict()  # type: ignore[union-attr]
         return state
 
@@ -157,30 +162,28 @@ class PackedIterableDataset(IterableDataset[Row]):
         ValueError
             The state is of a stream with other settings, or is none.
         """
-        stream = self._new_stream()
+        at = self._new_pass()
         try:
-            steps, ended, epoch = int(state["steps"]), bool(state["ended"]), int(state["epoch"])
-            stream.load_state_dict(state["stream"])
+            at.steps, at.ended, epoch = int(state["steps"]), bool(state["ended"]), int(state["epoch"])
+            at.stream.load_state_dict(state["stream"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"state is not one of a PackedIterableDataset: {error!r}") from error
+        if self._source_resumes():
+            at.source = state.get("source")
         self.set_epoch(epoch)
-        self._from_the_beginning()
-        if "source" in state and self._source_resumes():
-            self._source.load_state_dict(state["source"])  # type: ignore[union-attr]
-            self._source_moved = True
-        self._stream, self._steps, self._ended, self._resumed = stream, steps, ended, True
+        self._pass = at
 
-    def _new_stream(self) -> RowStream:
+    def _new_pass(self) -> _Pass:
         packer = StreamPacker(**self._packer_options)
-        return RowStream(packer, packer.limit)
+        return _Pass(RowStream(packer, packer.limit))
 
-    def _steps_ready(self) -> Iterator[Row]:
+    def _steps_ready(self, at: _Pass) -> Iterator[Row]:
         """Hand out the steps that are ready: of each the row of this rank, if this worker makes it."""
         worker = get_worker_info()
-        while len(self._stream.ready) >= self.world_size:
-            row = self._stream.take(self.world_size)[self.rank]
-            mine = worker is None or self._steps % worker.num_workers == worker.id
-            self._steps += 1
+        while len(at.stream.ready) >= self.world_size:
+            row = at.stream.take(self.world_size)[self.rank]
+            mine = worker is None or at.steps % worker.num_workers == worker.id
+            at.steps += 1
             if mine:
                 yield self._row(row)
 
@@ -194,21 +197,32 @@ class PackedIterableDataset(IterableDataset[Row]):
     def _source_resumes(self) -> bool:
         return hasattr(self._source, "state_dict") and hasattr(self._source, "load_state_dict")
 
-    def _from_the_beginning(self) -> None:
-        """Let the source begin anew: where a state was loaded, one of Hugging Face would go on from there each time."""
-        if self._source_moved and _is_streaming(self._source):
-            self._source.load_state_dict({})  # type: ignore[union-attr]
-        self._source_moved = False
-
-    def _rest_of_source(self, n_read: int) -> Iterator[Any]:
+    def _rest_of_source(self, at: _Pass) -> Iterator[Any]:
         """Go through the source, without the sequences that were read."""
-        source = self._source
-        if _is_streaming(source):
+        source, streaming = self._source, _is_streaming(self._source)
+        if at.source is not None:
+            source.load_state_dict(at.source)  # type: ignore[union-attr]
+        elif self._source_moved and streaming:  # would go on from what was loaded in every pass of that epoch
+            source.load_state_dict({})  # type: ignore[union-attr]
+        self._source_moved = at.source is not None
+        if streaming:
             # iter(source) would leave shards to the other workers
             examples: Iterable[Any] = map(_first, source.iter(batch_size=1))  # type: ignore[union-attr]
         else:
             examples = source() if callable(source) else iter(source)
-        return islice(examples, 0 if self._source_moved else n_read, None)
+        return islice(examples, 0 if self._source_moved else at.stream.n_read, None)
+
+
+@dataclass
+class _Pass:
+    """Where a pass over the stream stands."""
+
+    stream: RowStream
+    steps: int = 0  # that were handed out
+    ended: bool = False  # there is no more to read
+    source: Any = None  # the state of the source to go on from, until something is read
+    reading: bool = False
+    begun: bool = False
 
 
 def _is_streaming(source: Any) -> bool:
