@@ -19,7 +19,7 @@ _MOST_LENGTHS = 512  # that are packed without groups
 _GROUPS = 256
 _TIME_OF_GROUPS = 0.5
 _CELLS_A_SECOND = 1 << 23  # of the time limit: a table is filled in some 3 % of it
-_MOST_CELLS = 1 << 27
+_FEWEST_CELLS, _MOST_CELLS = 1 << 16, 1 << 27
 
 
 def optimal_plan(
@@ -48,7 +48,7 @@ def optimal_plan(
     generation", INFORMS Journal on Computing 30, 2018 (smoothed dual values).
     """
     end = time.monotonic() + time_limit
-    cells = int(min(_CELLS_A_SECOND * time_limit, _MOST_CELLS))
+    cells = int(min(max(_CELLS_A_SECOND * time_limit, _FEWEST_CELLS), _MOST_CELLS))
     problem = Problem(sizes, counts, capacity, max_per_row, cells)
     best = first_fit_decreasing(kernels, problem)
     bound = lower_bound(sizes, counts, capacity, max_per_row)
