@@ -57,8 +57,8 @@ class PackedIterableDataset(IterableDataset[Row]):
     Resuming: `state_dict` stands where the last row was handed out, and holds the tokens of the buffer. It is that of
     this process: with workers, use ``num_workers=0``, or a loader that asks the workers for their states (torchdata's
     `StatefulDataLoader`). The sequences that were read are gone through again, unless the source has a `state_dict` of
-    its own, as streaming datasets of Hugging Face do. (Where these have a shuffle buffer, what it held is lost when they
-    are resumed, as they warn.) The number of ranks may be another then. With workers that are not persistent call
+    its own, as streaming datasets of Hugging Face do. (Where these have a shuffle buffer, what it held is lost when
+    they go on, as they warn.) The number of ranks may be another then. With workers that are not persistent call
     `set_epoch` before the epoch after that: they begin with what was loaded.
 
     Examples
