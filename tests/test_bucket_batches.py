@@ -330,6 +330,11 @@ def test_seed_and_epoch_decide_the_batches(lengths, backend):
     assert batches(shuffle=False, seed=1) == batches(shuffle=False, seed=2, epoch=3)
 
 
+def test_batches_are_shuffled_otherwise_than_their_items(backend):
+    drawn = [fastnlp.bucket_batches([7, 7], batch_size=1, seed=seed, backend=backend).items[0] for seed in range(200)]
+    assert 70 < sum(drawn) < 130  # never 1, if both shuffles were one
+
+
 def test_equal_lengths_get_other_neighbours_each_epoch(backend):
     first, second = (fastnlp.bucket_batches([7] * 400, batch_size=4, epoch=epoch, backend=backend) for epoch in (0, 1))
     assert_sound(first, [7] * 400, 4)
@@ -529,6 +534,8 @@ def test_bad_options(options, error, message):
 def test_an_item_that_no_batch_can_hold_is_named():
     with pytest.raises(ValueError, match=r"index 2 has 9 tokens \(16 when padded\), more than max_tokens=15"):
         fastnlp.bucket_batches([3, 1, 9, 9], max_tokens=15, pad_to_multiple=8)
+    with pytest.raises(ValueError, match=r"index 1 has 2147483647 tokens \(2147483648 when padded\)"):
+        fastnlp.bucket_batches(np.array([3, 2**31 - 1], np.int32), max_tokens=15, pad_to_multiple=8)
     options = {"max_tokens": 15, "boundaries": [5, 16], "pad_to_boundary": True}
     with pytest.raises(ValueError, match="boundaries pad to 16 tokens, more than max_tokens=15"):
         fastnlp.bucket_batches([3, 9], **options)

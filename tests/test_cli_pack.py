@@ -171,8 +171,10 @@ def test_columns_that_hold_no_tokens(tmp_path):
     parquet.write_table(two, tmp_path / "two.parquet")
     assert "several columns 'a'" in fails(tmp_path / "two.parquet", *FEW, "--column", "a")
     assert "choose one with --column" in fails(tmp_path / "two.parquet", *FEW)
-    parquet.write_table(pa.table({"a": [[1], [2], None]}), tmp_path / "null.parquet", row_group_size=2)
-    assert "column 'a' of" in fails(tmp_path / "null.parquet", *FEW)
+    parquet.write_table(pa.table({"a": [[1]] * 66_000 + [None]}), tmp_path / "null.parquet")
+    message = fails(tmp_path / "null.parquet", *FEW)
+    assert "column 'a' of" in message
+    assert "rows from 65,536 on: sequences is null at row 464" in message
 
 
 def test_columns_of_arrays_of_one_size_and_long_lines(tmp_path):
