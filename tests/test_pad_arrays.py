@@ -128,6 +128,7 @@ def test_bad_out(backend):
     frozen.flags.writeable = False
     for out, error, words in (
         ((ids, mask[:1]), ValueError, "out.attention_mask has room for 2 entries, 4 are wanted"),
+        ((np.empty(3, np.int64), mask), ValueError, "out.input_ids has room for 3 entries, 4 are wanted"),
         ((ids,), TypeError, "2 arrays"),
         ((ids.astype(np.int32), mask), TypeError, "out.input_ids must be an array of int64"),
         ((ids, mask.tolist()), TypeError, "out.attention_mask"),

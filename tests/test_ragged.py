@@ -201,7 +201,13 @@ def test_tensors():
     tokens, offsets = flat(ROWS)
     assert tokens_of((torch.tensor(tokens), torch.tensor(offsets)), torch.tensor([5])) == [ROWS[5]]
     assert tokens_of(torch.tensor([[1, 2], [3, 4]], dtype=torch.int32)) == [[1, 2], [3, 4]]
-    for bad in ([rows[0].to("meta")], rows[0].to("meta"), [rows[0].double()], torch.ones(2, 2, dtype=torch.bool)):
+    for bad in (
+        [rows[0].bool(), rows[1]],
+        [rows[0].to("meta")],
+        rows[0].to("meta"),
+        [rows[0].double()],
+        torch.ones(2, 2, dtype=torch.bool),
+    ):
         with pytest.raises(TypeError, match="x"):
             ragged("x", bad)
 

@@ -192,6 +192,13 @@ def _differ(a, b):
     return not a or not b or not torch.equal(a["input_ids"], b["input_ids"])
 
 
+def test_rows_of_most_sequences_are_halved_first():
+    sequences = [[n] * size for n, size in enumerate((8, 2, 2, 1, 1), start=1)]
+    rows = [list(PackedIterableDataset(sequences, 8, layout="flat", rank=rank, world_size=3)) for rank in range(3)]
+    assert [len(of) for of in rows] == [1, 1, 1]
+    assert [of[0]["input_ids"].tolist() for of in rows] == [[1] * 8, [2, 2, 3, 3], [4, 5]]
+
+
 def test_the_last_sequences_are_cut_where_there_are_fewer_than_ranks():
     ranks = [
         list(PackedIterableDataset([[1, 2, 3, 4, 5], [6]], 6, layout="flat", rank=rank, world_size=3))
