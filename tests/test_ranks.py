@@ -92,6 +92,12 @@ def test_balanced_steps_have_groups_of_like_cost():
     assert [group for group, _, _ in dealt(6, 1, cost=cost_of(costs[:6]))] == list(range(6))
 
 
+def test_groups_of_equal_cost_keep_their_order():
+    order = np.array([group for group, _, _ in dealt(4000, 2, cost=cost_of(np.arange(4000) // 1000))]).reshape(-1, 2)
+    order[1::2] = order[1::2, ::-1].copy()
+    assert order.ravel().tolist() == [group for k in (3, 2, 1, 0) for group in range(1000 * k, 1000 * k + 1000)]
+
+
 def test_what_is_done_is_not_dealt_again():
     assert [group for group, _, _ in dealt(12, 3, [(4, 1), (2, 1)])] == list(range(6, 12))
     assert [group for group, _, _ in dealt(12, 4, [(4, 1), (4, 1)])] == list(range(8, 12))
