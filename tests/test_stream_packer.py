@@ -181,7 +181,10 @@ def test_a_stream_goes_on_from_a_saved_state(overlong, backend, rng):
         rows = [row for length in lengths[:cut] for row in first.add(int(length))]
         second.load_state_dict(json.loads(json.dumps(first.state_dict())))
         third = pickle.loads(pickle.dumps(first))
-        for packer in (second, third):
+        fourth = fastnlp.StreamPacker(**make)
+        fourth.add(7)  # is forgotten
+        fourth.load_state_dict(first.state_dict())
+        for packer in (second, third, fourth):
             rest = packer.add(lengths[cut:]) + packer.flush()
             assert [row.items.tolist() for row in rows + rest] == expected
             assert packer.report() == whole.report()
@@ -200,6 +203,7 @@ def test_states_of_others_are_refused():
     for change in (
         {"lengths": [3]},
         {"lengths": [3, 11]},
+        {"lengths": [-1, 3]},
         {"positions": [1, 0]},
         {"positions": [0, 2]},
         {"starts": None},

@@ -83,6 +83,12 @@ def test_batches_are_those_of_bucket_batches(lengths, options):
     assert all(type(item) is int for item in items_of(sampler))
 
 
+def test_padding_decides_how_many_items_fit(lengths):
+    options = {"max_tokens": 600, "pad_to_multiple": 64}
+    wanted = fastnlp.bucket_batches(lengths, **options)
+    assert list(BucketBatchSampler(lengths, **options)) == [batch.tolist() for batch in wanted]
+
+
 def test_lengths_of_other_kinds(lengths):
     wanted = list(BucketBatchSampler(lengths, batch_size=8))
     for same in (lengths.tolist(), torch.from_numpy(lengths), lengths.astype(np.uint8)):
@@ -250,11 +256,13 @@ def test_a_state_of_other_data_or_options_is_refused(lengths, other):
         {"done": [[1, 1.5]]},
         {"seed": "x"},
         {"seed": -1},
+        {"seed": 7, "done": [[1, 10**6]]},
         {"epoch": None},
     ],
 )
 def test_a_damaged_state_is_refused_and_changes_nothing(lengths, damage):
     sampler = BucketBatchSampler(lengths, batch_size=8)
+    assert sampler.state_dict()["done"] == []
     state = {**sampler.state_dict(), "epoch": 3, **damage}
     for wrong in (state, {}, {"fingerprint": 3}):
         with pytest.raises(ValueError, match=r"state|at least 1"):
