@@ -273,3 +273,8 @@ def test_bad_lengths_add_nothing(lengths, error):
     with pytest.raises(error, match="lengths"):
         packer.add(lengths)
     assert packer.n_added == packer.n_held == 0
+
+
+def test_a_capacity_far_above_all_tokens_takes_no_memory(backend):
+    _, rows = packed([5, 3, 0, 9] * 50, 2**31 - 1, buffer=10, max_wait=120, backend=backend)
+    assert [row.items.tolist() for row, _ in rows] == [list(range(121)), list(range(121, 200))]

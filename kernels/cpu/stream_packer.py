@@ -22,7 +22,8 @@ def complete_rows(sizes, positions, n_held, capacity, buffer, max_wait, max_per_
     taken has the indices of the items row by row, then of those held. An item of negative size only lets time pass.
     """
     queue = np.empty(sizes.size, np.int64)
-    sums = np.empty(capacity // 64 + 1, np.uint64)
+    most = min(capacity, int(np.maximum(sizes, 0).sum()) + 1)  # no row has more tokens
+    sums = np.empty(most // 64 + 1, np.uint64)
     made_by = np.empty(64 * sums.size, np.int32)
     _complete_rows(
         sizes, positions, n_held, capacity, buffer, max_wait, max_per_row, queue, sums, made_by, taken, row_ptr, used
@@ -47,7 +48,8 @@ def _complete_rows(
             fills = tokens >= capacity or end - begin >= max_per_row
             if not (end - begin > buffer and fills) and positions[i] - positions[queue[begin]] < max_wait:
                 break
-            last = _choose(sizes, queue, begin, end, capacity, max_per_row, sums, made_by)
+            most = min(capacity, tokens + 1)  # not reached where all that is held fits
+            last = _choose(sizes, queue, begin, end, most, max_per_row, sums, made_by)
             for j in range(begin, last + 1):
                 if queue[j] < 0:  # chosen
                     taken[out] = ~queue[j]
@@ -67,9 +69,9 @@ def _complete_rows(
 
 
 @kernel_part
-def _choose(sizes, queue, begin, end, capacity, max_per_row, sums, made_by):
-    """Turn the entries of the row's items to their complements; return the last place that may have one."""
-    room = capacity - sizes[queue[begin]]
+def _choose(sizes, queue, begin, end, most, max_per_row, sums, made_by):
+    """Turn the entries of the row's items, `most` tokens, to complements; return the last place that may have one."""
+    room = most - sizes[queue[begin]]
     scanned = _reach(sizes, queue, begin + 1, end, room, sums, made_by)
     left = room
     while not _has(sums, left):

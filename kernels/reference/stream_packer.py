@@ -43,7 +43,7 @@ def complete_rows(sizes, positions, n_held, capacity, buffer, max_wait, max_per_
 def _row(sizes, capacity, max_per_row):
     """Return which of the held items make up a row."""
     room = left = capacity - sizes[0]
-    within = (1 << (room + 1)) - 1
+    within = (1 << (min(room, sum(sizes)) + 1)) - 1
     sums, before = 1, []
     for size in sizes[1:]:
         if sums >> room & 1:
