@@ -107,15 +107,15 @@ class _ProcessLimit:
     def take(self) -> None:
         with self._lock:
             self._wanted += 1
-            if self._wanted == 1 and (n := self._get()) != 1:
-                self._before = n
-                self._set(1)
+            if self._wanted == 1:
+                self._before = self._get()
+                if self._before != 1:
+                    self._set(1)
 
     def give_back(self) -> None:
         with self._lock:  # set first, counted afterwards: an interrupt in between must not leave it at one
-            if self._wanted == 1 and self._before != 1 and self._get() == 1:
+            if self._wanted == 1 and self._before != 1 and self._get() == 1:  # else somebody set it to what it is
                 self._set(self._before)
-                self._before = 1
             self._wanted -= 1
 
     def forget(self) -> None:

@@ -148,3 +148,21 @@ def test_limits_are_counted_and_set_back():
         assert limit._get() == 3
     finally:
         limit._set(before)
+
+
+def test_a_limit_that_somebody_set_meanwhile_is_forgotten():
+    now = [2]
+    limit = _blas._ProcessLimit(lambda: now[0], lambda n: now.__setitem__(0, n))
+    limit.take()
+    now[0] = 4
+    limit.give_back()
+    assert now == [4]
+    now[0] = 1
+    limit.take()
+    limit.give_back()
+    assert now == [1]
+    now[0] = 3
+    limit.take()
+    assert now == [1]
+    limit.give_back()
+    assert now == [3]
