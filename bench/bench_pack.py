@@ -2,8 +2,9 @@
 
 Bytes: an int64 length read, an int32 index and an int32 length written for each item, three int64 written for each row.
 
-The peers: best-fit-decreasing item by item in Python, with the rooms of the open rows kept sorted; and TRL's
-`pack_dataset` with its strategy "bfd", which also copies the tokens and is given the whole data set as one batch.
+The peers: best-fit-decreasing item by item in Python, with the rooms of the open rows kept sorted; TRL's
+`pack_dataset` with its strategy "bfd", which also copies the tokens and is given the whole data set as one batch; and
+`to_constant_volume` of binpacking.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ def bench_pack(contest, n):
     lengths = np.random.default_rng(0).lognormal(np.log(200), 1, n).clip(1, CAPACITY).astype(np.int64)
     packing = fastnlp.pack(lengths, CAPACITY)
     ours = partial(fastnlp.pack, lengths, CAPACITY, backend="cpu")  # unasked, the first half million take NumPy
-    trl = prepared("TRL", _trl, lengths) if n < 10_000 else Absent("TRL", f"takes seconds a call for {n:,} items")
+    slow = {"TRL": _trl, "binpacking": _binpacking}
+    packages = [
+        prepared(name, prepare, lengths) if n < 10_000 else Absent(name, f"takes seconds a call for {n:,} items")
+        for name, prepare in slow.items()
+    ]
     contest(
         "pack",
         f"{n:,} lengths, capacity {CAPACITY:,}",
         ours=Contestant("fastnlp", ours, result=list),
-        peers=[Contestant("Python", partial(_best_fit, lengths)), trl],
+        peers=[Contestant("Python", partial(_best_fit, lengths)), *packages],
         expect=partial(_sound, lengths, packing.lower_bound),
         bytes=16 * n + 24 * len(packing),
     )
@@ -129,6 +134,15 @@ def _trl(lengths):
 def _as_many_rows(lengths, n_rows, rows):
     _sound(lengths, len(rows), rows)
     assert len(rows) == n_rows, f"{len(rows)} rows, {n_rows} were expected"
+
+
+def _binpacking(lengths):
+    from binpacking import to_constant_volume
+
+    sizes = dict(enumerate(lengths.tolist()))
+    return Contestant(
+        "binpacking", partial(to_constant_volume, sizes, CAPACITY), result=lambda rows: list(map(list, rows))
+    )
 
 
 def _sound(lengths, fewest, rows):
