@@ -1,0 +1,107 @@
+"""CUDA tensors as `DeviceArray`: torch's allocator, torch's cuBLAS, torch's current stream."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastnlp._device import DeviceArray, Library
+
+
+@functools.cache
+def _dtypes() -> dict[torch.dtype, Any]:
+    import ml_dtypes
+
+    names = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+    return {getattr(torch, name): np.dtype(name) for name in names} | {torch.bfloat16: np.dtype(ml_dtypes.bfloat16)}
+
+
+def _torch_dtype(dtype: Any) -> torch.dtype:
+    found: torch.dtype = getattr(torch, np.dtype(dtype).name)
+    return found
+
+
+@functools.cache
+def library_on(device: torch.device) -> TorchLibrary:
+    """Return the library of tensors on a CUDA device."""
+    return TorchLibrary(device)
+
+
+class TorchLibrary(Library):
+    """Tensors on one CUDA device."""
+
+    name = "cuda"
+
+    def __init__(self, device: torch.device) -> None:
+        self.torch_device = device
+        self.device = device.index or 0
+
+    def wrap(self, owner: torch.Tensor) -> DeviceArray:
+        owner = owner.detach()
+        if owner.is_neg():
+            owner = owner.resolve_neg()
+        return DeviceArray(owner, self, tuple(owner.shape), owner.stride(), _dtypes()[owner.dtype])
+
+    def address(self, x: DeviceArray) -> int:
+        return int(x.owner.data_ptr())
+
+    def empty(self, shape: int | Sequence[int], dtype: Any) -> DeviceArray:
+        return self.wrap(torch.empty(shape, dtype=_torch_dtype(dtype), device=self.torch_device))
+
+    def zeros(self, shape: int | Sequence[int], dtype: Any) -> DeviceArray:
+        return self.wrap(torch.zeros(shape, dtype=_torch_dtype(dtype), device=self.torch_device))
+
+    def full(self, shape: int | Sequence[int], value: float, dtype: Any) -> DeviceArray:
+        size = (shape,) if isinstance(shape, int) else tuple(shape)
+        return self.wrap(torch.full(size, value, dtype=_torch_dtype(dtype), device=self.torch_device))
+
+    def cast(self, x: DeviceArray, dtype: Any) -> DeviceArray:
+        return self.wrap(x.owner.to(_torch_dtype(dtype), copy=True))
+
+    def ready(self, x: DeviceArray) -> DeviceArray:
+        return x if x.contiguous else self.wrap(x.owner.contiguous())
+
+    def moveaxis(self, x: DeviceArray, source: int, to: int) -> DeviceArray:
+        return self.wrap(x.owner.movedim(source, to))
+
+    def copy(self, source: DeviceArray, out: DeviceArray) -> None:
+        out.owner.copy_(source.owner.reshape(out.shape))
+
+    def matmul(self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *, accumulate: bool = False) -> None:
+        wide = {} if out.dtype == a.dtype else {"out_dtype": torch.float32}
+        if accumulate:
+            torch.addmm(out.owner, a.owner, b.owner, **wide, out=out.owner)
+        else:
+            torch.mm(a.owner, b.owner, **wide, out=out.owner)
+
+    def nonzero(self, x: DeviceArray) -> DeviceArray:
+        return self.wrap(torch.nonzero(x.owner).reshape(-1))
+
+    def take(self, x: DeviceArray, rows: DeviceArray) -> DeviceArray:
+        return self.wrap(x.owner.index_select(0, rows.owner))
+
+    def run(self, kernel: Any, words: tuple[str | None, ...], blocks: int, threads: int, args: list[Any]) -> None:
+        from fastnlp.kernels.cuda import prims
+
+        with torch.cuda.device(self.torch_device):
+            stream = torch.cuda.current_stream().cuda_stream
+            prims.launch(kernel, words, blocks, threads, self.device, stream, args)
+
+    def capturing(self) -> bool:
+        return bool(torch.cuda.is_current_stream_capturing())
+
+    def pinned(self, n: int) -> tuple[Any, int]:
+        host = torch.zeros(n, dtype=torch.int64, pin_memory=True)
+        return host.numpy(), host.data_ptr()
+
+    def synchronize(self) -> None:
+        torch.cuda.current_stream(self.torch_device).synchronize()
+
+    def properties(self) -> dict[str, int]:
+        found = torch.cuda.get_device_properties(self.torch_device)
+        shared = getattr(found, "shared_memory_per_block_optin", 48 << 10)
+        return {"processors": found.multi_processor_count, "shared": shared}

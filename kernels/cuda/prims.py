@@ -1,0 +1,419 @@
+"""Everything that knows the CUDA compiler: declaring and launching kernels, wide loads and stores, reductions.
+
+Kernels are plain functions of pointers and numbers, written with the names of this file alone, so that another
+compiler, or a simulator, is another version of this file. An argument of a kernel is declared by one word:
+
+    f32* f16* bf16* i64* i32* u8*     a pointer, or None; ``x*`` stands for each of f32*, f16*, bf16*
+    i64 f32                           a number
+
+A pointer is not checked against anything: whoever launches answers for the bounds. Elements of 16 bits travel as their
+bits and are read and written by `load1`, `load8`, `store1`, `store8`, which give and take float32; 32-bit and 64-bit
+elements may also be indexed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from numba import cuda, types
+from numba.cuda.core import config
+from numba.cuda.extending import intrinsic
+
+_WORDS = {
+    "f32*": types.CPointer(types.float32),
+    "f64*": types.CPointer(types.float64),
+    "f16*": types.CPointer(types.int16),
+    "bf16*": types.CPointer(types.uint16),
+    "i64*": types.CPointer(types.int64),
+    "i32*": types.CPointer(types.int32),
+    "u8*": types.CPointer(types.uint8),
+    "i64": types.int64,
+    "f32": types.float32,
+}
+FLOATS = ("f32*", "f16*", "bf16*")
+"""What ``x*`` stands for."""
+
+KERNELS: list[Kernel] = []
+"""Every kernel that is imported."""
+
+
+class Kernel:
+    """A kernel: its function, the arguments it is declared for, and what the compiler must make of it.
+
+    Attributes
+    ----------
+    function
+        The Python source.
+    signatures
+        Tuples of words, one for each set of argument types.
+    threads
+        The most threads a block is launched with.
+    registers, loads, stores
+        Bounds that the compiled code is held to: registers a thread at most, 16-byte loads and stores at least.
+    float64
+        Whether it computes in float64, on purpose.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., None],
+        signature: str,
+        threads: int,
+        registers: int,
+        loads: int,
+        stores: int,
+        float64: bool,
+    ) -> None:
+        self.function = function
+        self.name = f"{function.__module__.rpartition('.')[2].lstrip('_')}.{function.__name__}"
+        words = signature.split()
+        several = FLOATS if "x*" in words else ("",)
+        self.signatures = tuple(tuple(one if word == "x*" else word for word in words) for one in several)
+        self.threads, self.registers, self.loads, self.stores = threads, registers, loads, stores
+        self.float64 = float64
+
+    def types(self, signature: tuple[str, ...]) -> Any:
+        """Return the compiler's form of one of the signatures."""
+        return types.void(*(_WORDS[word] for word in signature))
+
+    def signature_for(self, words: tuple[str | None, ...]) -> tuple[str, ...]:
+        """Return the signature that fits the words of some arguments; None, of an argument that is None, fits any.
+
+        Raises
+        ------
+        TypeError
+            There is none.
+        """
+        for signature in self.signatures:
+            if len(words) == len(signature) and all(
+                word is None or word == wanted for word, wanted in zip(words, signature, strict=True)
+            ):
+                return signature
+        raise TypeError(f"{self.name} takes {' or '.join(map(str, self.signatures))}, got {words}")
+
+
+def kernel(
+    signature: str,
+    *,
+    threads: int = 256,
+    registers: int = 64,
+    loads: int = 0,
+    stores: int = 0,
+    float64: bool = False,
+) -> Callable[[Callable[..., None]], Kernel]:
+    """Declare a kernel (see `Kernel`); nothing is compiled before the first launch."""
+
+    def declare(function: Callable[..., None]) -> Kernel:
+        made = Kernel(function, signature, threads, registers, loads, stores, float64)
+        KERNELS.append(made)
+        return made
+
+    return declare
+
+
+def launch(
+    kernel: Kernel,
+    words: tuple[str | None, ...],
+    blocks: int,
+    threads: int,
+    device: int,
+    stream: int,
+    args: Sequence[Any],
+) -> None:
+    """Launch a kernel on a stream of the current device, which is `device`; `args` are addresses and numbers."""
+    if blocks:
+        _configured(kernel, kernel.signature_for(words), device, blocks, threads, stream)(*args)
+
+
+@functools.lru_cache(maxsize=1024)
+def _configured(
+    kernel: Kernel, signature: tuple[str, ...], device: int, blocks: int, threads: int, stream: int
+) -> Callable[..., None]:
+    """Return a compiled kernel bound to a grid and a stream."""
+    before = config.CUDA_LOW_OCCUPANCY_WARNINGS
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # a small batch is no mistake
+    try:
+        at = cuda.external_stream(stream) if stream else cuda.default_stream()
+        configured: Callable[..., None] = compiled(kernel, signature, device)[blocks, threads, at]
+    finally:
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = before
+    return configured
+
+
+@functools.cache
+def compiled(kernel: Kernel, signature: tuple[str, ...], device: int) -> Any:
+    """Return a kernel compiled for one of its signatures and the current device, from the disk if it is there."""
+    return cuda.jit(kernel.types(signature), launch_bounds=(kernel.threads, 1), cache=True)(kernel.function)
+
+
+part = cuda.jit(device=True, inline="always")
+"""Decorates a function that kernels call: compiled into them."""
+
+syncthreads = cuda.syncthreads
+
+
+# --- where a thread is, and what its block shares
+
+
+@part
+def thread():
+    """Return the index of this thread in its block."""
+    return np.int32(cuda.threadIdx.x)
+
+
+@part
+def threads():
+    """Return how many threads the block has."""
+    return np.int32(cuda.blockDim.x)
+
+
+@part
+def block():
+    """Return the index of this block."""
+    return np.int32(cuda.blockIdx.x)
+
+
+@part
+def blocks():
+    """Return how many blocks there are."""
+    return np.int32(cuda.gridDim.x)
+
+
+# --- memory
+
+
+def _address(builder, pointer, index, index_type):
+    """Return pointer + index, without the code for negative indices that arrays have."""
+    wide = ir.IntType(64)
+    if index.type.width < 64:
+        index = builder.sext(index, wide) if index_type.signed else builder.zext(index, wide)
+    return builder.gep(pointer, [index], inbounds=True)
+
+
+_F32, _I32, _I16 = ir.FloatType(), ir.IntType(32), ir.IntType(16)
+_EIGHT = types.UniTuple(types.float32, 8)
+_FOUR_FLOATS, _FOUR_WORDS = ir.VectorType(_F32, 4), ir.VectorType(_I32, 4)
+_STORED = {types.float32: "f32", types.int16: "f16", types.uint16: "bf16"}
+
+
+def _lane(k):
+    return ir.Constant(_I32, k)
+
+
+def _wide_load(builder, address, kind):
+    loaded = builder.load(builder.bitcast(address, kind.as_pointer()))
+    loaded.align = 16
+    return loaded
+
+
+def _wide_store(builder, value, address):
+    builder.store(value, builder.bitcast(address, value.type.as_pointer())).align = 16
+
+
+def _halves(builder, word, stored):
+    """Return the two float32 values of a 32-bit word of two elements."""
+    if stored == "bf16":
+        low, high = builder.shl(word, _lane(16)), builder.and_(word, ir.Constant(_I32, 0xFFFF0000))
+        return [builder.bitcast(low, _F32), builder.bitcast(high, _F32)]
+    pair = ir.FunctionType(ir.LiteralStructType([_F32, _F32]), [_I32])
+    text = "{.reg .f16 l,h; mov.b32 {l,h}, $2; cvt.f32.f16 $0, l; cvt.f32.f16 $1, h;}"
+    both = builder.call(ir.InlineAsm(pair, text, "=f,=f,r"), [word])
+    return [builder.extract_value(both, 0), builder.extract_value(both, 1)]
+
+
+@intrinsic
+def load8(typingctx, pointer, index):
+    """Return 8 elements from `index` on as float32; pointer + index is a multiple of 16 bytes."""
+    stored = _STORED[pointer.dtype]
+
+    def codegen(context, builder, signature, args):
+        address = _address(builder, args[0], args[1], signature.args[1])
+        values = []
+        if stored == "f32":
+            for quad in range(2):
+                at = builder.gep(address, [ir.Constant(ir.IntType(64), 4 * quad)], inbounds=True)
+                loaded = _wide_load(builder, at, _FOUR_FLOATS)
+                values += [builder.extract_element(loaded, _lane(k)) for k in range(4)]
+        else:
+            loaded = _wide_load(builder, address, _FOUR_WORDS)
+            for k in range(4):
+                values += _halves(builder, builder.extract_element(loaded, _lane(k)), stored)
+        return context.make_tuple(builder, _EIGHT, values)
+
+    return _EIGHT(pointer, index), codegen
+
+
+@intrinsic
+def store8(typingctx, pointer, index, values):
+    """Write 8 float32 values from `index` on, rounded to nearest even; pointer + index is a multiple of 16 bytes."""
+    stored = _STORED[pointer.dtype]
+
+    def codegen(context, builder, signature, args):
+        address = _address(builder, args[0], args[1], signature.args[1])
+        given = [builder.extract_value(args[2], k) for k in range(8)]
+        if stored == "f32":
+            for quad in range(2):
+                at = builder.gep(address, [ir.Constant(ir.IntType(64), 4 * quad)], inbounds=True)
+                vector = ir.Constant(_FOUR_FLOATS, ir.Undefined)
+                for k in range(4):
+                    vector = builder.insert_element(vector, given[4 * quad + k], _lane(k))
+                _wide_store(builder, vector, at)
+        else:
+            name = {"bf16": "bf16x2", "f16": "f16x2"}[stored]
+            narrow = ir.InlineAsm(ir.FunctionType(_I32, [_F32, _F32]), f"cvt.rn.{name}.f32 $0, $1, $2;", "=r,f,f")
+            vector = ir.Constant(_FOUR_WORDS, ir.Undefined)
+            for k in range(4):
+                word = builder.call(narrow, [given[2 * k + 1], given[2 * k]])  # the high half comes first
+                vector = builder.insert_element(vector, word, _lane(k))
+            _wide_store(builder, vector, address)
+        return context.get_dummy_value()
+
+    return types.void(pointer, index, _EIGHT), codegen
+
+
+@intrinsic
+def load1(typingctx, pointer, index):
+    """Return the element at `index` as float32."""
+    stored = _STORED[pointer.dtype]
+
+    def codegen(context, builder, signature, args):
+        loaded = builder.load(_address(builder, args[0], args[1], signature.args[1]))
+        if stored == "bf16":
+            return builder.bitcast(builder.shl(builder.zext(loaded, _I32), _lane(16)), _F32)
+        if stored == "f16":
+            widen = ir.InlineAsm(ir.FunctionType(_F32, [_I16]), "cvt.f32.f16 $0, $1;", "=f,h")
+            return builder.call(widen, [loaded])
+        return loaded
+
+    return types.float32(pointer, index), codegen
+
+
+@intrinsic
+def store1(typingctx, pointer, index, value):
+    """Write a float32 value at `index`, rounded to nearest even."""
+    stored = _STORED[pointer.dtype]
+
+    def codegen(context, builder, signature, args):
+        value = args[2]
+        if stored != "f32":
+            narrow = ir.InlineAsm(ir.FunctionType(_I16, [_F32]), f"cvt.rn.{stored}.f32 $0, $1;", "=h,f")
+            value = builder.call(narrow, [value])
+        builder.store(value, _address(builder, args[0], args[1], signature.args[1]))
+        return context.get_dummy_value()
+
+    return types.void(pointer, index, types.float32), codegen
+
+
+@intrinsic
+def given(typingctx, pointer):
+    """Tell whether an argument is not None."""
+
+    def codegen(context, builder, signature, args):
+        return builder.icmp_unsigned("!=", args[0], ir.Constant(args[0].type, None))
+
+    return types.boolean(pointer), codegen
+
+
+# --- arithmetic
+
+
+@intrinsic
+def exp2(typingctx, x):
+    """Return 2**x for float32, within 2 ulp, 0 where it would be subnormal; one instruction."""
+
+    def codegen(context, builder, signature, args):
+        unit = ir.InlineAsm(ir.FunctionType(_F32, [_F32]), "ex2.approx.ftz.f32 $0, $1;", "=f,f")
+        return builder.call(unit, [args[0]])
+
+    return types.float32(types.float32), codegen
+
+
+@part
+def log(x):
+    """Return the natural logarithm of a float32."""
+    return np.float32(math.log(x))
+
+
+@part
+def log1p(x):
+    """Return log(1 + x) of a float32."""
+    return np.float32(math.log1p(x))
+
+
+@part
+def tanh(x):
+    """Return the hyperbolic tangent of a float32."""
+    return np.float32(math.tanh(x))
+
+
+# --- reductions: the same order whatever the grid, so the same bits from run to run
+
+_ALL = np.uint32(0xFFFFFFFF)
+_LOWEST, _ZERO = np.float32(-np.inf), np.float32(0)
+
+
+@part
+def warp_sum(v):
+    """Return the sum of `v` over the 32 threads of a warp."""
+    v += cuda.shfl_xor_sync(_ALL, v, 16)
+    v += cuda.shfl_xor_sync(_ALL, v, 8)
+    v += cuda.shfl_xor_sync(_ALL, v, 4)
+    v += cuda.shfl_xor_sync(_ALL, v, 2)
+    v += cuda.shfl_xor_sync(_ALL, v, 1)
+    return v
+
+
+@part
+def warp_max(v):
+    """Return the largest `v` of the 32 threads of a warp."""
+    v = max(v, cuda.shfl_xor_sync(_ALL, v, 16))
+    v = max(v, cuda.shfl_xor_sync(_ALL, v, 8))
+    v = max(v, cuda.shfl_xor_sync(_ALL, v, 4))
+    v = max(v, cuda.shfl_xor_sync(_ALL, v, 2))
+    v = max(v, cuda.shfl_xor_sync(_ALL, v, 1))
+    return v
+
+
+@part
+def scratch():
+    """Return what the reductions of a block go through: one float32 a warp."""
+    return cuda.shared.array(32, types.float32)
+
+
+@part
+def block_sum(v, shared):
+    """Return the sum of `v` over the block, in every thread; blocks are whole warps."""
+    lane, warp = cuda.threadIdx.x & 31, cuda.threadIdx.x >> 5
+    v = warp_sum(v)
+    if lane == 0:
+        shared[warp] = v
+    cuda.syncthreads()
+    v = warp_sum(shared[lane] if lane < (cuda.blockDim.x >> 5) else _ZERO)
+    cuda.syncthreads()
+    return v
+
+
+@part
+def block_max(v, shared):
+    """Return the largest `v` of the block, in every thread; blocks are whole warps."""
+    lane, warp = cuda.threadIdx.x & 31, cuda.threadIdx.x >> 5
+    v = warp_max(v)
+    if lane == 0:
+        shared[warp] = v
+    cuda.syncthreads()
+    v = warp_max(shared[lane] if lane < (cuda.blockDim.x >> 5) else _LOWEST)
+    cuda.syncthreads()
+    return v
+
+
+def kernels() -> Iterator[tuple[Kernel, tuple[str, ...]]]:
+    """Yield every kernel that is imported with each of its signatures."""
+    for one in KERNELS:
+        for signature in one.signatures:
+            yield one, signature
