@@ -2,7 +2,8 @@
 
 With m the largest logit of a row, k = log2(e) / temperature and t its class index, w the class weight of t:
 
-    rest = sum_{v != t} 2**(k (x_v - m))     e = 2**(k (x_t - m))     total = rest + e     lse = m / temperature + log total
+    rest = sum_{v != t} 2**(k (x_v - m))     e = 2**(k (x_t - m))     total = rest + e
+    lse = m / temperature + log total
     l = w log1p(rest / e), or w ((m - x_t) / temperature + log total) where e is small
     dx_v = (g + h) 2**(k (x_v - m)) / total     dx_t = h e / total - g rest / total
     g = scale w / temperature     h = 2 lse_scale lse / temperature

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-
 from numba import cuda, types
 from numba.cuda.core import config
 from numba.cuda.extending import intrinsic
@@ -376,8 +375,7 @@ def warp_max(v):
     v = max(v, cuda.shfl_xor_sync(_ALL, v, 8))
     v = max(v, cuda.shfl_xor_sync(_ALL, v, 4))
     v = max(v, cuda.shfl_xor_sync(_ALL, v, 2))
-    v = max(v, cuda.shfl_xor_sync(_ALL, v, 1))
-    return v
+    return max(v, cuda.shfl_xor_sync(_ALL, v, 1))
 
 
 @part
