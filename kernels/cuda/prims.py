@@ -385,6 +385,12 @@ def scratch():
 
 
 @part
+def scratch64():
+    """Return what reductions of float64 go through."""
+    return cuda.shared.array(32, types.float64)
+
+
+@part
 def block_sum(v, shared):
     """Return the sum of `v` over the block, in every thread; blocks are whole warps."""
     lane, warp = cuda.threadIdx.x & 31, cuda.threadIdx.x >> 5
@@ -408,6 +414,24 @@ def block_max(v, shared):
     v = warp_max(shared[lane] if lane < (cuda.blockDim.x >> 5) else _LOWEST)
     cuda.syncthreads()
     return v
+
+
+@part
+def block_rank(flag, shared):
+    """Return how many threads of the block before this one have `flag` set, and how many have in all."""
+    lane, warp = cuda.threadIdx.x & 31, cuda.threadIdx.x >> 5
+    set_in_warp = cuda.ballot_sync(_ALL, flag)
+    before = cuda.popc(set_in_warp & np.uint32((np.uint32(1) << np.uint32(lane)) - np.uint32(1)))
+    if lane == 0:
+        shared[warp] = cuda.popc(set_in_warp)
+    cuda.syncthreads()
+    total = np.int32(0)
+    for w in range(cuda.blockDim.x >> 5):
+        if w < warp:
+            before += np.int32(shared[w])
+        total += np.int32(shared[w])
+    cuda.syncthreads()
+    return np.int32(before), np.int32(total)
 
 
 def kernels() -> Iterator[tuple[Kernel, tuple[str, ...]]]:
