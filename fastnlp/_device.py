@@ -88,6 +88,19 @@ class DeviceArray:
         return True
 
     @property
+    def by_rows(self) -> bool:
+        """Whether it is rows ``(N, V)`` without gaps inside, which do not overlap."""
+        n, v = self.shape
+        return v <= 1 or self.strides[1] == 1 and (n <= 1 or self.strides[0] >= v)
+
+    @property
+    def extent(self) -> int:
+        """Bytes from its first element to the end of its last."""
+        if not self.size:
+            return 0
+        return self.itemsize * (1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)))
+
+    @property
     def T(self) -> DeviceArray:  # noqa: N802 (as NumPy calls it)
         """The transposed view."""
         return self.library.wrap(self.owner.T)
@@ -216,6 +229,14 @@ class Library(abc.ABC):
         return f"{self.name}:{self.device}"
 
 
+def on_gpu(x: Any) -> bool:
+    """Tell whether `x` lives on a GPU: a CuPy array, a CUDA tensor (a traced one, too), a `DeviceArray`."""
+    if isinstance(x, DeviceArray):
+        return True
+    root = _root(x)
+    return root == "cupy" or (root == "torch" and x.is_cuda)
+
+
 def of(x: Any) -> DeviceArray:
     """Return a CuPy array or a CUDA tensor as a `DeviceArray`; one that is already comes back as it is.
 
@@ -226,7 +247,7 @@ def of(x: Any) -> DeviceArray:
     """
     if isinstance(x, DeviceArray):
         return x
-    root = next((base.__module__.partition(".")[0] for base in type(x).__mro__ if base is not object), "")
+    root = _root(x)
     if root == "cupy":
         from fastnlp._device_cupy import library_of
 
@@ -236,3 +257,9 @@ def of(x: Any) -> DeviceArray:
 
         return library_on(x.device).wrap(x)
     raise TypeError(f"not an array on a GPU: {type(x).__name__}")
+
+
+def _root(x: Any) -> str:
+    """Name the array library that the type of `x` comes from; subclasses of its arrays are its arrays."""
+    roots = (base.__module__.partition(".")[0] for base in type(x).__mro__)
+    return next((root for root in roots if root in ("cupy", "torch")), "")
