@@ -1,4 +1,8 @@
-"""Arrays: checks on what comes in, rows, dtypes, allocation beside it. The only code that knows array libraries."""
+"""Arrays: checks on what comes in, rows, dtypes, allocation beside it.
+
+With ``_device.py``, which holds what lives on a GPU, the only code that knows array libraries: operations call these
+functions for arrays on either side. A CuPy array is seen as a `DeviceArray` from `read` on, and `given_back` in the end.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +13,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastnlp import _device
+from fastnlp._device import DeviceArray
+
 Array = NDArray[Any]
 
 _COMPUTED = (np.dtype(np.float32), np.dtype(np.float64))
 _INT64 = np.dtype(np.int64)
+_ON_GPU = {"cupy", "device"}
 
 
 def library_of(x: object) -> str:
-    """Name the library that owns `x` without importing it: ``numpy`` (or what NumPy can read), ``cupy``, ``torch``."""
+    """Name the library that owns `x` without importing it: ``numpy`` (or what NumPy can read), ``cupy``, ``torch``.
+
+    What the torch bridge hands over for a tensor on a GPU is of ``device``.
+    """
     kind = type(x)
     if kind is np.ndarray:
         return "numpy"
+    if kind is DeviceArray:
+        return "device"
     for base in kind.__mro__:
         root = base.__module__.partition(".")[0]
         if root in ("cupy", "torch"):
             return root
     return "numpy"
+
+
+def on_device(x: object) -> bool:
+    """Tell whether `x` lives on a GPU, as a CuPy array or as a (fake) tensor."""
+    return type(x) is not np.ndarray and (library_of(x) in _ON_GPU or bool(getattr(x, "is_cuda", False)))
 
 
 def common_library(*arrays: Any) -> str:
@@ -34,6 +52,8 @@ def common_library(*arrays: Any) -> str:
     ------
     TypeError
         The arrays are of different libraries, or torch tensors.
+    ValueError
+        They live on different GPUs.
     """
     for x in arrays:
         if type(x) is not np.ndarray and x is not None:
@@ -51,6 +71,11 @@ def common_library(*arrays: Any) -> str:
             f"arrays of {' and '.join(sorted(libraries))} are mixed in one call: "
             "move them to one device first (cupy.asarray(x) or cupy.asnumpy(x))"
         )
+    several = [x for x in arrays if x is not None]
+    if libraries & _ON_GPU and len(several) > 1:
+        places = {str(_device.of(x).library) for x in several}
+        if len(places) > 1:
+            raise ValueError(f"arrays on {' and '.join(sorted(places))} are mixed in one call: move them to one GPU")
     return libraries.pop() if libraries else "numpy"
 
 
@@ -64,8 +89,10 @@ def read(name: str, x: Any) -> Array:
     ValueError
         Not an array, and nothing that can be read as one.
     """
-    if type(x) is np.ndarray or library_of(x) == "cupy":
+    if type(x) is np.ndarray:
         return x
+    if library_of(x) in _ON_GPU:
+        return _device.of(x)  # type: ignore[return-value]
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: fill or drop the masked entries first (x.filled(...))")
     try:
@@ -105,8 +132,8 @@ def floating(name: str, x: Any, *, ndim: int | None = None, like: Array | None =
     return array
 
 
-def upstream(dy: Any, shape: tuple[int, ...]) -> Array:
-    """Return an upstream gradient as a float32 or float64 array of `shape`.
+def upstream(dy: Any, value: Any) -> Array:
+    """Return an upstream gradient as a float32 or float64 array of the shape of `value`, beside it.
 
     Raises
     ------
@@ -115,7 +142,13 @@ def upstream(dy: Any, shape: tuple[int, ...]) -> Array:
     ValueError
         Another shape.
     """
-    array = _floats("dy", dy)
+    shape = np.shape(value)
+    if type(value) is DeviceArray and isinstance(dy, int | float):
+        array: Any = value.library.full((), float(dy), np.float32)
+    else:
+        array = _floats("dy", dy)
+    if (type(array) is DeviceArray) != (type(value) is DeviceArray):
+        raise TypeError("dy must live where the value does: move it with cupy.asarray(dy) or cupy.asnumpy(dy)")
     if array.shape != shape:
         raise ValueError(f"dy must have the shape of the value, {shape}, got {array.shape}")
     return array
@@ -123,6 +156,13 @@ def upstream(dy: Any, shape: tuple[int, ...]) -> Array:
 
 def _floats(name: str, x: Any) -> Array:
     array = read(name, x)
+    if type(array) is DeviceArray:
+        if array.dtype.name not in _device.FLOATS:
+            raise TypeError(
+                f"{name} must be float32, float16 or bfloat16 on a GPU, got {array.dtype.name}: "
+                "convert it, or move it to the CPU"
+            )
+        return array
     if not hasattr(x, "dtype") and array.dtype.kind in "iuf":
         return array.astype(np.float64, copy=False)
     return array if array.dtype in _COMPUTED else array.astype(_computed_dtype(name, array.dtype))
@@ -216,12 +256,19 @@ def any_integers(name: str, x: Any) -> Array:
     return array
 
 
+def wide(x: Array) -> np.dtype[Any]:
+    """Return the dtype of what is summed from `x`: losses, log-sum-exps, gradients of weights."""
+    return _COMPUTED[0] if type(x) is DeviceArray else x.dtype
+
+
 def kernel_ready(x: Array) -> Array:
     """Return `x` as compiled kernels want it: C-contiguous, native, aligned; a view wherever it already is.
 
     A read-only array is passed as a view that is flagged writeable: kernels never write to their inputs, and the flag
     alone would make the compiler build every kernel a second time.
     """
+    if type(x) is DeviceArray:
+        return x.library.ready(x)
     flags = x.flags
     if type(x) is np.ndarray and flags.carray and x.dtype.isnative:
         return x
@@ -234,9 +281,41 @@ def kernel_ready(x: Array) -> Array:
 
 def same_memory(a: Array, b: Array) -> bool:
     """Tell whether two C-contiguous arrays are the same elements."""
+    if type(a) is DeviceArray:
+        return a.contiguous and b.contiguous and a.nbytes == b.nbytes and a.address == b.address
     if not (a.flags.c_contiguous and b.flags.c_contiguous and a.nbytes == b.nbytes):
         return False
     return bool(a.__array_interface__["data"][0] == b.__array_interface__["data"][0])
+
+
+def may_overlap(a: Array, b: Array) -> bool:
+    """Tell whether two arrays on one side may have elements in common."""
+    if type(a) is DeviceArray:
+        return a.address < b.address + b.extent and b.address < a.address + a.extent
+    return np.may_share_memory(a, b)
+
+
+def moveaxis(x: Array, source: int, to: int) -> Array:
+    """Return a view of `x` with one axis elsewhere."""
+    return x.moveaxis(source, to) if type(x) is DeviceArray else np.moveaxis(x, source, to)
+
+
+def fill(out: Array, x: Array) -> None:
+    """Write `x`, in its order, to `out`, of as many elements."""
+    if type(out) is DeviceArray:
+        out.library.copy(x, out)
+    else:
+        out[...] = x.reshape(out.shape)
+
+
+def given_back(value: Any) -> Any:
+    """Return a result as the caller has arrays: what is on a GPU is a CuPy array again, also within a tuple."""
+    if type(value) is DeviceArray:
+        return value.owner
+    if isinstance(value, tuple) and value and type(value[0]) is DeviceArray:
+        parts = map(given_back, value)
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
 
 
 class _Writeable:
@@ -250,27 +329,24 @@ class _Writeable:
 
 
 def as_rows(x: Array) -> Array:
-    """Return `x` with its leading axes flattened to rows: ``(..., V)`` becomes a kernel-ready ``(N, V)``."""
+    """Return `x` with its leading axes flattened to rows: ``(..., V)`` becomes a kernel-ready ``(N, V)``.
+
+    On a GPU rows may be further apart than they are long.
+    """
+    if type(x) is DeviceArray and x.ndim == 2 and x.by_rows:
+        return x
     rows = kernel_ready(x)
     return rows if rows.ndim == 2 else rows.reshape(prod(x.shape[:-1]), x.shape[-1])
 
 
 def empty(shape: int | Sequence[int], dtype: DTypeLike, like: Array) -> Array:
     """Allocate an uninitialised array of `shape` where `like` lives."""
-    if type(like) is np.ndarray or library_of(like) != "cupy":
-        return np.empty(shape, dtype)
-    import cupy
-
-    return cupy.empty(shape, dtype)
+    return like.library.empty(shape, dtype) if type(like) is DeviceArray else np.empty(shape, dtype)
 
 
 def zeros(shape: int | Sequence[int], dtype: DTypeLike, like: Array) -> Array:
     """Allocate an array of zeros where `like` lives: the system's zeroed pages, so that none is written here."""
-    if type(like) is np.ndarray or library_of(like) != "cupy":
-        return np.zeros(shape, dtype)
-    import cupy
-
-    return cupy.zeros(shape, dtype)
+    return like.library.zeros(shape, dtype) if type(like) is DeviceArray else np.zeros(shape, dtype)
 
 
 def output(out: Array | None, shape: tuple[int, ...], dtype: DTypeLike, like: Array) -> Array:
@@ -287,13 +363,20 @@ def output(out: Array | None, shape: tuple[int, ...], dtype: DTypeLike, like: Ar
         return empty(shape, dtype, like)
     if type(out) is np.ndarray is type(like) and out.dtype == dtype and out.shape == shape and out.flags.writeable:
         return out
-    if library_of(out) != library_of(like) or not hasattr(out, "dtype") or out.dtype != dtype:
+    if type(like) is DeviceArray and library_of(out) in _ON_GPU:
+        out = read("out", out)
+    beside = type(out) is DeviceArray and out.library is like.library if type(like) is DeviceArray else _is_numpy(out)
+    if not beside or out.dtype != dtype:
         raise TypeError(f"out must be an array of {np.dtype(dtype).name} beside the input, got {_describe(out)}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {shape}, got {out.shape}")
-    if not getattr(out.flags, "writeable", True):
+    if type(out) is not DeviceArray and not out.flags.writeable:
         raise ValueError("out is read-only")
     return out
+
+
+def _is_numpy(x: object) -> bool:
+    return library_of(x) == "numpy" and hasattr(x, "dtype")
 
 
 def _describe(x: object) -> str:

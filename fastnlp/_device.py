@@ -11,7 +11,7 @@ import abc
 from collections.abc import Sequence
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -124,11 +124,22 @@ class DeviceArray:
         """Return it in another dtype; itself where that is its own and no copy is asked for."""
         return self if not copy and dtype == self.dtype else self.library.cast(self, np.dtype(dtype))
 
+    def copy(self) -> DeviceArray:
+        """Return a copy."""
+        return self.library.cast(self, self.dtype)
+
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("an array on the GPU is not moved to the CPU silently: use cupy.asnumpy(x) or tensor.cpu()")
 
     def __repr__(self) -> str:
         return f"DeviceArray({self.shape}, {self.dtype.name}, {self.library})"
+
+
+class Pinned(NamedTuple):
+    """Memory of the host that kernels write to, int64: no copy, and no wait, tells the host what they found."""
+
+    host: Any  # as NumPy sees it
+    address: int
 
 
 class Library(abc.ABC):
@@ -194,8 +205,12 @@ class Library(abc.ABC):
         """Tell whether the current stream is being captured into a graph."""
 
     @abc.abstractmethod
-    def pinned(self, n: int) -> tuple[Any, int]:
-        """Allocate n int64 zeros on the host that kernels can write to; return them as NumPy sees them, and where."""
+    def pinned(self, n: int) -> Pinned:
+        """Allocate n int64 zeros on the host that kernels can write to."""
+
+    @abc.abstractmethod
+    def read(self, x: DeviceArray) -> Any:
+        """Return the values of `x` as a NumPy array: the host waits for the device."""
 
     @abc.abstractmethod
     def synchronize(self) -> None:
@@ -216,6 +231,9 @@ class Library(abc.ABC):
         for x in args:
             if isinstance(x, DeviceArray):
                 words.append(x.word)
+                values.append(x.address)
+            elif isinstance(x, Pinned):
+                words.append("i64*")
                 values.append(x.address)
             elif x is None:
                 words.append(None)

@@ -9,7 +9,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from fastnlp._device import DeviceArray, Library
+from fastnlp._device import DeviceArray, Library, Pinned
 
 
 def library_of(x: cupy.ndarray) -> CupyLibrary:
@@ -142,11 +142,15 @@ class CupyLibrary(Library):
         with cupy.cuda.Device(self.device):
             return bool(cupy.cuda.get_current_stream().is_capturing())
 
-    def pinned(self, n: int) -> tuple[Any, int]:
+    def pinned(self, n: int) -> Pinned:
         memory = cupy.cuda.alloc_pinned_memory(8 * n)
         host = np.frombuffer(memory, np.int64, n)
         host[...] = 0
-        return host, int(memory.ptr)
+        return Pinned(host, int(memory.ptr))
+
+    def read(self, x: DeviceArray) -> Any:
+        with cupy.cuda.Device(self.device):
+            return cupy.asnumpy(x.owner)
 
     def synchronize(self) -> None:
         with cupy.cuda.Device(self.device):

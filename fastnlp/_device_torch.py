@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastnlp._device import DeviceArray, Library
+from fastnlp._device import DeviceArray, Library, Pinned
 
 
 @functools.cache
@@ -94,9 +94,12 @@ class TorchLibrary(Library):
     def capturing(self) -> bool:
         return bool(torch.cuda.is_current_stream_capturing())
 
-    def pinned(self, n: int) -> tuple[Any, int]:
+    def pinned(self, n: int) -> Pinned:
         host = torch.zeros(n, dtype=torch.int64, pin_memory=True)
-        return host.numpy(), host.data_ptr()
+        return Pinned(host.numpy(), host.data_ptr())
+
+    def read(self, x: DeviceArray) -> Any:
+        return x.owner.cpu().numpy()
 
     def synchronize(self) -> None:
         torch.cuda.current_stream(self.torch_device).synchronize()

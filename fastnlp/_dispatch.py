@@ -41,7 +41,7 @@ def backend_of(backend: str | None, *arrays: Any) -> str:
     ImportError
         The chosen backend's packages are not installed.
     """
-    on_device = _arrays.common_library(*arrays) == "cupy"
+    on_device = _arrays.common_library(*arrays) in ("cupy", "device")
     wanted = backend
     if not wanted and "FASTNLP_BACKEND" in os.environ:  # get() takes thrice as long where it is not there
         wanted = os.environ["FASTNLP_BACKEND"]

@@ -151,19 +151,19 @@ def vjp(function: Callable[..., Any], *, wrt: Iterable[str] | None = None) -> Ca
         plan = op.plan(*args, **kwargs)
         wanted = frozenset(name for name in names if given.get(name) is not None)
         value, saved = op.forward(plan, wanted)
-        shape = np.shape(_primal(value))
+        primal = _primal(value)
         if op.keeps_value:
             saved = (value, *saved)
 
         def pullback(dvalue: Any, *, keep: bool = True) -> Any:
-            grads = op.backward(plan, wanted, saved, _arrays.upstream(dvalue, shape))
+            grads = op.backward(plan, wanted, saved, _arrays.upstream(dvalue, primal))
             if keep:  # what the next call starts from stays here
                 mine = {id(x) for x in saved if x is not None}
                 grads = tuple(grad.copy() if id(grad) in mine else grad for grad in grads)
             named = dict(zip(op.differentiable, grads, strict=True))
-            return fields(*(named[name] for name in names))
+            return fields(*(_arrays.given_back(named[name]) for name in names))
 
-        return value, pullback
+        return _arrays.given_back(value), pullback
 
     return with_pullback
 

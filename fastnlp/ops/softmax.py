@@ -37,13 +37,13 @@ class _Plan(NamedTuple):
         """Return an array shaped as the input as rows ``(N, V)``, V along `axis`."""
         if array.dtype != self.x.dtype:
             array = array.astype(self.x.dtype)
-        return _arrays.as_rows(array if self.last_axis else np.moveaxis(array, self.axis, -1))
+        return _arrays.as_rows(array if self.last_axis else _arrays.moveaxis(array, self.axis, -1))
 
     def target_rows(self, x: Array) -> Array:
         """Return the rows that a kernel fills: `out`, the input's rows where they are `out`, or new ones."""
         out = self.out
         if out is not None and self.last_axis and out.dtype == x.dtype:
-            if not np.may_share_memory(out, x):
+            if not _arrays.may_overlap(out, x):
                 if _arrays.kernel_ready(out) is out:
                     return out if out.shape == x.shape else out.reshape(x.shape)
             elif _arrays.same_memory(out, x):
@@ -55,7 +55,9 @@ class _Plan(NamedTuple):
         if self.last_axis:
             y = rows if rows.shape == self.x.shape else rows.reshape(self.x.shape)
         else:
-            y = np.moveaxis(rows.reshape(np.moveaxis(self.x, self.axis, -1).shape), -1, self.axis)
+            shape = list(self.x.shape)
+            shape.append(shape.pop(self.axis))
+            y = _arrays.moveaxis(rows.reshape(tuple(shape)), -1, self.axis)
         return y if y.dtype == self.dtype else y.astype(self.dtype)
 
     def result(self, rows: Array) -> Array:
@@ -65,8 +67,8 @@ class _Plan(NamedTuple):
         y = self.back(rows)
         if self.out is None:
             return y
-        if not np.may_share_memory(self.out, rows):
-            self.out[...] = y
+        if not _arrays.may_overlap(self.out, rows):
+            _arrays.fill(self.out, y)
         return self.out
 
 
@@ -92,7 +94,7 @@ def inverse_temperature(temperature: float, dtype: np.dtype[Any]) -> float:
 
 def _forward(kernel: str, plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
     if plan.out is not None:
-        _arrays.output(plan.out, plan.x.shape, plan.dtype, plan.x)
+        plan = plan._replace(out=_arrays.output(plan.out, plan.x.shape, plan.dtype, plan.x))
     x = plan.rows(plan.x)
     y = plan.target_rows(x)
     getattr(plan.kernels, kernel)(x, y, plan.scale)
@@ -156,7 +158,7 @@ def softmax(
         `axis` or `temperature` is out of range, or `out` has another shape.
     """
     plan = _plan(input, axis=axis, temperature=temperature, out=out, backend=backend)
-    return _softmax_forward(plan, NOTHING)[0]
+    return _arrays.given_back(_softmax_forward(plan, NOTHING)[0])
 
 
 @differentiable(
@@ -175,7 +177,7 @@ def log_softmax(
     Parameters, result and errors are those of `softmax`. (For a row that holds +inf SciPy has other values than NaN.)
     """
     plan = _plan(input, axis=axis, temperature=temperature, out=out, backend=backend)
-    return _log_softmax_forward(plan, NOTHING)[0]
+    return _arrays.given_back(_log_softmax_forward(plan, NOTHING)[0])
 
 
 def _logsumexp_plan(input: Any, *, axis: int = -1, out: Array | None = None, backend: str | None = None) -> _Plan:
@@ -185,15 +187,14 @@ def _logsumexp_plan(input: Any, *, axis: int = -1, out: Array | None = None, bac
 def _logsumexp_forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
     x = plan.rows(plan.x)
     shape = plan.x.shape[:-1] if plan.last_axis else tuple(np.delete(plan.x.shape, plan.axis))
-    if plan.out is not None:
-        _arrays.output(plan.out, shape, plan.dtype, x)
-    lse = _arrays.empty(x.shape[0], x.dtype, x)
+    out = None if plan.out is None else _arrays.output(plan.out, shape, plan.dtype, x)
+    lse = _arrays.empty(x.shape[0], _arrays.wide(x), x)
     plan.kernels.logsumexp(x, lse)
-    if plan.out is None and plan.dtype == lse.dtype:
-        return (lse.reshape(shape) if shape else lse[0]), ()
-    out = _arrays.output(plan.out, shape, plan.dtype, x)
-    out[...] = lse.reshape(shape)
-    return (out if plan.out is not None or out.ndim else out[()]), ()
+    if out is None:
+        lse = lse if plan.dtype == lse.dtype else lse.astype(plan.dtype)
+        return (lse.reshape(shape) if shape or _arrays.on_device(lse) else lse[0]), ()
+    _arrays.fill(out, lse)
+    return out, ()
 
 
 def _logsumexp_backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dy: Any) -> tuple[Array | None]:
@@ -201,7 +202,7 @@ def _logsumexp_backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dy: Any)
         return (None,)
     x = plan.rows(plan.x)
     dx = _arrays.empty(x.shape, x.dtype, x)
-    plan.kernels.logsumexp_backward(x, np.ascontiguousarray(dy, dtype=x.dtype).reshape(-1), dx)
+    plan.kernels.logsumexp_backward(x, _arrays.kernel_ready(dy.astype(_arrays.wide(x), copy=False)).reshape(-1), dx)
     return (plan.back(dx),)
 
 
@@ -245,4 +246,4 @@ def logsumexp(input: Any, *, axis: int = -1, out: Array | None = None, backend: 
         `axis` is out of range, or `out` has another shape.
     """
     plan = _logsumexp_plan(input, axis=axis, out=out, backend=backend)
-    return _logsumexp_forward(plan, NOTHING)[0]
+    return _arrays.given_back(_logsumexp_forward(plan, NOTHING)[0])

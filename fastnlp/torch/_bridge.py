@@ -2,9 +2,10 @@
 
 `bridge(function)` reads the `Op` behind the function and registers ``fastnlp::<name>`` and ``fastnlp::<name>_backward``
 with ``torch.library``, so that autograd and ``torch.compile(fullgraph=True)`` see one node each. Tensors are handed on
-as NumPy views of the same memory; float16 and bfloat16 are computed in float32. Which gradients are wanted is an
-argument of the op, so nothing is computed for a frozen input. Its outputs are the value, the statistics if they are
-asked for, and what the gradients follow from; only the first is differentiable.
+as views of the same memory: on the CPU NumPy's, where float16 and bfloat16 are computed in float32, on a GPU
+`DeviceArray`, in their own dtype and without waiting for the device. Which gradients are wanted is an argument of the
+op, so nothing is computed for a frozen input. Its outputs are the value, the statistics if they are asked for, and what
+the gradients follow from; only the first is differentiable.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fastnlp._arrays import Array
+from fastnlp import _device
+from fastnlp._device import DeviceArray
 from fastnlp._op import Op, Output, op_of
 
 # The annotations of public functions in the language of torch schemas; Any stands for an array.
@@ -34,6 +36,7 @@ _ACCEPTED = {
 }
 _NOT_BRIDGED = ("out", "backend")
 _NUMPY_HAS = (torch.float32, torch.float64)
+_DEVICES = ("cpu", "cuda")
 
 
 def bridge(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,8 +83,9 @@ def _register_forward(op: Op, names: Sequence[str], arguments: str) -> Any:
         given = dict(zip(names, values, strict=True))
         value, saved = op.forward(_plan(op, given), _wanted(op, wrt))
         value, statistics = value if _told(op, given) else (value, ())
-        declared = _declared(op, given, wrt)
-        return [_tensor(x, dtype) for x, (_, dtype) in zip((value, *statistics, *saved), declared, strict=True)]
+        declared, device = _declared(op, given, wrt), given[op.differentiable[0]].device
+        outputs = zip((value, *statistics, *saved), declared, strict=True)
+        return [_tensor(x, dtype, device) for x, (_, dtype) in outputs]
 
     registered = torch.library.custom_op(
         f"fastnlp::{op.name}", forward, mutates_args=(), schema=f"({arguments}, bool[] wrt) -> Tensor[]"
@@ -127,12 +131,13 @@ def _gradients(
     grads = op.backward(_plan(op, given), _wanted(op, wrt), tuple(arrays), _array(dvalue))
     gradients = []
     for name, grad in _asked(op, wrt, grads):
+        like = given[name]
         if grad is None:
-            gradients.append(given[name].new_empty(given[name].shape))
+            gradients.append(like.new_empty(like.shape))
         elif id(grad) not in of_array:
-            gradients.append(_tensor(grad, given[name].dtype))
+            gradients.append(_tensor(grad, like.dtype, like.device))
         else:
-            gradients.append(of_array[id(grad)] if hand_over else _tensor(grad.copy(), given[name].dtype))
+            gradients.append(of_array[id(grad)] if hand_over else of_array[id(grad)].clone())
     return gradients
 
 
@@ -233,16 +238,23 @@ def _asked(op: Op, wrt: Sequence[bool], values: Sequence[Any]) -> list[tuple[str
     return [(name, value) for name, asked, value in zip(op.differentiable, wrt, values, strict=True) if asked]
 
 
-def _array(tensor: Tensor) -> Array:
+def _array(tensor: Tensor) -> Any:
+    """Return a tensor as kernels take it; on the CPU in a dtype that NumPy has."""
+    if _device.on_gpu(tensor):
+        return _device.of(tensor)
     tensor = tensor.detach()
     if tensor.is_floating_point() and tensor.dtype not in _NUMPY_HAS:
         tensor = tensor.float()
     return tensor.resolve_neg().numpy()
 
 
-def _tensor(x: Any, dtype: torch.dtype) -> Tensor:
+def _tensor(x: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return what an operation computed as a tensor in C order; nothing as one without elements."""
     if x is None:
-        return torch.empty(0, dtype=dtype)
+        return torch.empty(0, dtype=dtype, device=device)
+    if isinstance(x, DeviceArray):
+        made: Tensor = x.owner
+        return made.to(dtype).contiguous()
     tensor = torch.from_numpy(np.require(x, requirements=["C", "W"])) if np.ndim(x) else torch.tensor(x)
     return tensor.to(dtype)
 
@@ -265,8 +277,10 @@ def _check_tensors(op: Op, given: Mapping[str, Any]) -> None:
     if len(devices) > 1:
         places = ", ".join(f"{key} on {x.device}" for key, x in tensors.items())
         raise ValueError(f"{name}: the tensors are on different devices ({places}): move them to one with .to(device)")
-    if devices and devices != {torch.device("cpu")}:
-        raise NotImplementedError(f"{name} has no kernels for {devices.pop()} yet; it runs on cpu tensors")
+    if devices and next(iter(devices)).type not in _DEVICES:
+        raise NotImplementedError(
+            f"{name} has no kernels for {devices.pop()} yet; it runs on tensors on {' and '.join(_DEVICES)}"
+        )
     if not torch.compiler.is_compiling() and any(_is_transformed(x) for x in tensors.values()):
         raise NotImplementedError(
             f"fastnlp.torch.{name} does not work within torch.func (grad, vmap, jvp, ...) or forward-mode "

@@ -3,7 +3,8 @@
 Kernels are plain functions of pointers and numbers, written with the names of this file alone, so that another
 compiler, or a simulator, is another version of this file. An argument of a kernel is declared by one word:
 
-    f32* f16* bf16* i64* i32* u8*     a pointer, or None; ``x*`` stands for each of f32*, f16*, bf16*
+    f32* f16* bf16* i64* i32* u8*     a pointer, or None; ``x*`` stands for each of f32*, f16*, bf16*,
+                                      ``i*`` and ``j*`` each for i64* and i32*
     i64 f32                           a number
 
 A pointer is not checked against anything: whoever launches answers for the bounds. Elements of 16 bits travel as their
@@ -16,6 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,7 @@ _WORDS = {
 }
 FLOATS = ("f32*", "f16*", "bf16*")
 """What ``x*`` stands for."""
+_ANY = {"x*": FLOATS, "i*": ("i64*", "i32*"), "j*": ("i64*", "i32*")}
 
 KERNELS: list[Kernel] = []
 """Every kernel that is imported."""
@@ -72,8 +75,9 @@ class Kernel:
         self.function = function
         self.name = f"{function.__module__.rpartition('.')[2].lstrip('_')}.{function.__name__}"
         words = signature.split()
-        several = FLOATS if "x*" in words else ("",)
-        self.signatures = tuple(tuple(one if word == "x*" else word for word in words) for one in several)
+        several = [word for word in _ANY if word in words]
+        chosen = (dict(zip(several, one, strict=True)) for one in product(*(_ANY[word] for word in several)))
+        self.signatures = tuple(tuple(one.get(word, word) for word in words) for one in chosen)
         self.threads, self.registers, self.loads, self.stores = threads, registers, loads, stores
         self.float64 = float64
 
@@ -310,6 +314,27 @@ def store1(typingctx, pointer, index, value):
 
 
 @intrinsic
+def store4_int(typingctx, pointer, index, values):
+    """Write 4 integers from `index` on, cut to those of the pointer; pointer + index is a multiple of 16 bytes."""
+    lanes = 128 // pointer.dtype.bitwidth
+
+    def codegen(context, builder, signature, args):
+        address = _address(builder, args[0], args[1], signature.args[1])
+        kind = ir.IntType(pointer.dtype.bitwidth)
+        for first in range(0, 4, lanes):
+            vector = ir.Constant(ir.VectorType(kind, lanes), ir.Undefined)
+            for k in range(lanes):
+                value = builder.extract_value(args[2], first + k)
+                value = value if value.type == kind else builder.trunc(value, kind)
+                vector = builder.insert_element(vector, value, _lane(k))
+            at = builder.gep(address, [ir.Constant(ir.IntType(64), first)], inbounds=True)
+            _wide_store(builder, vector, at)
+        return context.get_dummy_value()
+
+    return types.void(pointer, index, types.UniTuple(types.int64, 4)), codegen
+
+
+@intrinsic
 def given(typingctx, pointer):
     """Tell whether an argument is not None."""
 
@@ -376,6 +401,24 @@ def warp_max(v):
     v = max(v, cuda.shfl_xor_sync(_ALL, v, 4))
     v = max(v, cuda.shfl_xor_sync(_ALL, v, 2))
     return max(v, cuda.shfl_xor_sync(_ALL, v, 1))
+
+
+@part
+def from_lane(v, mask):
+    """Return the `v` of the thread of this warp whose lane differs from this one's in the bits of `mask`."""
+    return cuda.shfl_xor_sync(_ALL, v, mask)
+
+
+@part
+def shared_floats():
+    """Return 2048 float32 that the block shares."""
+    return cuda.shared.array(2048, types.float32)
+
+
+@part
+def shared_ints():
+    """Return 2048 int32 that the block shares."""
+    return cuda.shared.array(2048, types.int32)
 
 
 @part
