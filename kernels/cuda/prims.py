@@ -358,6 +358,28 @@ def exp2(typingctx, x):
     return types.float32(types.float32), codegen
 
 
+@intrinsic
+def reciprocal(typingctx, x):
+    """Return 1 / x for float32, within 1 ulp, 0 where it would be subnormal; one instruction."""
+
+    def codegen(context, builder, signature, args):
+        unit = ir.InlineAsm(ir.FunctionType(_F32, [_F32]), "rcp.approx.ftz.f32 $0, $1;", "=f,f")
+        return builder.call(unit, [args[0]])
+
+    return types.float32(types.float32), codegen
+
+
+@intrinsic
+def maximum(typingctx, a, b):
+    """Return the larger of two float32, NaN if either is; `max` returns the other one then."""
+
+    def codegen(context, builder, signature, args):
+        unit = ir.InlineAsm(ir.FunctionType(_F32, [_F32, _F32]), "max.NaN.f32 $0, $1, $2;", "=f,f,f")
+        return builder.call(unit, [args[0], args[1]])
+
+    return types.float32(types.float32, types.float32), codegen
+
+
 @part
 def log(x):
     """Return the natural logarithm of a float32."""
@@ -379,7 +401,7 @@ def tanh(x):
 # --- reductions: the same order whatever the grid, so the same bits from run to run
 
 _ALL = np.uint32(0xFFFFFFFF)
-_LOWEST, _ZERO = np.float32(-np.inf), np.float32(0)
+_LOWEST, _ZERO, _NOWHERE = np.float32(-np.inf), np.float32(0), np.int32(2**31 - 1)
 
 
 @part
@@ -475,6 +497,68 @@ def block_rank(flag, shared):
         total += np.int32(shared[w])
     cuda.syncthreads()
     return np.int32(before), np.int32(total)
+
+
+@part
+def block_sums(a, b, shared):
+    """Return the sums of `a` and of `b` over the block, in every thread; `shared` is a `scratch_pairs`."""
+    lane, warp = cuda.threadIdx.x & 31, cuda.threadIdx.x >> 5
+    a, b = warp_sum(a), warp_sum(b)
+    if lane == 0:
+        shared[warp] = a
+        shared[warp + 32] = b
+    cuda.syncthreads()
+    there = lane < (cuda.blockDim.x >> 5)
+    a, b = warp_sum(shared[lane] if there else _ZERO), warp_sum(shared[lane + 32] if there else _ZERO)
+    cuda.syncthreads()
+    return a, b
+
+
+@part
+def scratch_pairs():
+    """Return what `block_sums` goes through: two float32 a warp."""
+    return cuda.shared.array(64, types.float32)
+
+
+@part
+def scratch_places():
+    """Return what `block_first` goes through beside `scratch`: one int32 a warp."""
+    return cuda.shared.array(32, types.int32)
+
+
+@part
+def _first(v, at, distance):
+    """Return the larger of this thread's `v` and another's, with its `at`; NaN is the largest, of equals the first."""
+    w, to = cuda.shfl_xor_sync(_ALL, v, distance), cuda.shfl_xor_sync(_ALL, at, distance)
+    same = w == v or (w != w and v != v)
+    if (same and to < at) or (not same and (w > v or w != w)):
+        return w, to
+    return v, at
+
+
+@part
+def warp_first(v, at):
+    """Return the largest `v` of a warp, NaN the largest of all, and the least `at` (int32) of those that have it."""
+    v, at = _first(v, at, 16)
+    v, at = _first(v, at, 8)
+    v, at = _first(v, at, 4)
+    v, at = _first(v, at, 2)
+    return _first(v, at, 1)
+
+
+@part
+def block_first(v, at, shared, places):
+    """Return what `warp_first` does over the block, in every thread."""
+    lane, warp = cuda.threadIdx.x & 31, cuda.threadIdx.x >> 5
+    v, at = warp_first(v, at)
+    if lane == 0:
+        shared[warp] = v
+        places[warp] = at
+    cuda.syncthreads()
+    there = lane < (cuda.blockDim.x >> 5)
+    v, at = warp_first(shared[lane] if there else _LOWEST, places[lane] if there else _NOWHERE)
+    cuda.syncthreads()
+    return v, at
 
 
 def kernels() -> Iterator[tuple[Kernel, tuple[str, ...]]]:
