@@ -91,7 +91,7 @@ class DeviceArray:
     def by_rows(self) -> bool:
         """Whether it is rows ``(N, V)`` without gaps inside, which do not overlap."""
         n, v = self.shape
-        return v <= 1 or self.strides[1] == 1 and (n <= 1 or self.strides[0] >= v)
+        return v <= 1 or (self.strides[1] == 1 and (n <= 1 or self.strides[0] >= v))
 
     @property
     def extent(self) -> int:
@@ -195,6 +195,22 @@ class Library(abc.ABC):
     @abc.abstractmethod
     def take(self, x: DeviceArray, rows: DeviceArray) -> DeviceArray:
         """Return some rows of a matrix, as a copy."""
+
+    @abc.abstractmethod
+    def sort(self, x: DeviceArray) -> DeviceArray:
+        """Return the elements of a vector in ascending order; `x` may be overwritten."""
+
+    @abc.abstractmethod
+    def cumsum(self, x: DeviceArray) -> DeviceArray:
+        """Return the sums of the first elements of an int64 vector, each with its own."""
+
+    @abc.abstractmethod
+    def upload(self, x: Any) -> DeviceArray:
+        """Return a copy on the device of an array on the host."""
+
+    @abc.abstractmethod
+    def fetch(self, x: DeviceArray) -> Any:
+        """Return a copy on the host; the host waits for it."""
 
     @abc.abstractmethod
     def run(self, kernel: Any, words: tuple[str | None, ...], blocks: int, threads: int, args: list[Any]) -> None:

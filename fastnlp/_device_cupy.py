@@ -131,6 +131,23 @@ class CupyLibrary(Library):
         with cupy.cuda.Device(self.device):
             return self.wrap(x.owner[rows.owner])
 
+    def sort(self, x: DeviceArray) -> DeviceArray:
+        with cupy.cuda.Device(self.device):
+            x.owner.sort()
+        return x
+
+    def cumsum(self, x: DeviceArray) -> DeviceArray:
+        with cupy.cuda.Device(self.device):
+            return self.wrap(cupy.cumsum(x.owner))
+
+    def upload(self, x: Any) -> DeviceArray:
+        with cupy.cuda.Device(self.device):
+            return self.wrap(cupy.asarray(x))
+
+    def fetch(self, x: DeviceArray) -> Any:
+        with cupy.cuda.Device(self.device):
+            return cupy.asnumpy(x.owner)
+
     def run(self, kernel: Any, words: tuple[str | None, ...], blocks: int, threads: int, args: list[Any]) -> None:
         from fastnlp.kernels.cuda import prims
 

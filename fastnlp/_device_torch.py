@@ -84,6 +84,18 @@ class TorchLibrary(Library):
     def take(self, x: DeviceArray, rows: DeviceArray) -> DeviceArray:
         return self.wrap(x.owner.index_select(0, rows.owner))
 
+    def sort(self, x: DeviceArray) -> DeviceArray:
+        return self.wrap(torch.sort(x.owner).values)
+
+    def cumsum(self, x: DeviceArray) -> DeviceArray:
+        return self.wrap(torch.cumsum(x.owner, 0))
+
+    def upload(self, x: Any) -> DeviceArray:
+        return self.wrap(torch.as_tensor(x).to(self.torch_device, copy=True))
+
+    def fetch(self, x: DeviceArray) -> Any:
+        return x.owner.cpu().numpy()
+
     def run(self, kernel: Any, words: tuple[str | None, ...], blocks: int, threads: int, args: list[Any]) -> None:
         from fastnlp.kernels.cuda import prims
 

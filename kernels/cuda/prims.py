@@ -201,6 +201,7 @@ def _address(builder, pointer, index, index_type):
 
 _F32, _I32, _I16 = ir.FloatType(), ir.IntType(32), ir.IntType(16)
 _EIGHT = types.UniTuple(types.float32, 8)
+_FOUR = types.UniTuple(types.float32, 4)
 _FOUR_FLOATS, _FOUR_WORDS = ir.VectorType(_F32, 4), ir.VectorType(_I32, 4)
 _STORED = {types.float32: "f32", types.int16: "f16", types.uint16: "bf16"}
 
@@ -335,6 +336,81 @@ def store4_int(typingctx, pointer, index, values):
 
 
 @intrinsic
+def load4(typingctx, pointer, index):
+    """Return 4 float32 from `index` on; pointer + index is a multiple of 16 bytes."""
+
+    def codegen(context, builder, signature, args):
+        loaded = _wide_load(builder, _address(builder, args[0], args[1], signature.args[1]), _FOUR_FLOATS)
+        return context.make_tuple(builder, _FOUR, [builder.extract_element(loaded, _lane(k)) for k in range(4)])
+
+    return _FOUR(pointer, index), codegen
+
+
+@intrinsic
+def store4(typingctx, pointer, index, values):
+    """Write 4 float32 from `index` on; pointer + index is a multiple of 16 bytes."""
+
+    def codegen(context, builder, signature, args):
+        vector = ir.Constant(_FOUR_FLOATS, ir.Undefined)
+        for k in range(4):
+            vector = builder.insert_element(vector, builder.extract_value(args[2], k), _lane(k))
+        _wide_store(builder, vector, _address(builder, args[0], args[1], signature.args[1]))
+        return context.get_dummy_value()
+
+    return types.void(pointer, index, _FOUR), codegen
+
+
+@intrinsic
+def prefetch(typingctx, pointer, index):
+    """Ask for the line of the second-level cache that the element at `index` is in."""
+
+    def codegen(context, builder, signature, args):
+        address = _address(builder, args[0], args[1], signature.args[1])
+        ask = ir.InlineAsm(ir.FunctionType(ir.VoidType(), [address.type]), "prefetch.global.L2 [$0];", "l", True)
+        builder.call(ask, [address])
+        return context.get_dummy_value()
+
+    return types.void(pointer, index), codegen
+
+
+@intrinsic
+def atomic_add(typingctx, pointer, index, value):
+    """Add to an integer element, and return what it was: in whatever order, the sum is the same."""
+
+    def codegen(context, builder, signature, args):
+        address = _address(builder, args[0], args[1], signature.args[1])
+        return builder.atomic_rmw("add", address, args[2], "monotonic")
+
+    return pointer.dtype(pointer, index, pointer.dtype), codegen
+
+
+@intrinsic
+def atomic_max(typingctx, pointer, index, value):
+    """Let an integer element be at least `value`, and return what it was."""
+
+    def codegen(context, builder, signature, args):
+        address = _address(builder, args[0], args[1], signature.args[1])
+        return builder.atomic_rmw("max", address, args[2], "monotonic")
+
+    return pointer.dtype(pointer, index, pointer.dtype), codegen
+
+
+@intrinsic
+def atomic_add_float(typingctx, pointer, index, value):
+    """Add to a float32 or float64 element: the rounding depends on the order, which differs from run to run."""
+    kind, letter = {types.float32: ("f32", "f"), types.float64: ("f64", "d")}[pointer.dtype]
+
+    def codegen(context, builder, signature, args):
+        address = _address(builder, args[0], args[1], signature.args[1])
+        shape = ir.FunctionType(ir.VoidType(), [address.type, args[2].type])
+        add = ir.InlineAsm(shape, f"red.global.add.{kind} [$0], $1;", f"l,{letter},~{{memory}}", True)
+        builder.call(add, [address, args[2]])
+        return context.get_dummy_value()
+
+    return types.void(pointer, index, pointer.dtype), codegen
+
+
+@intrinsic
 def given(typingctx, pointer):
     """Tell whether an argument is not None."""
 
@@ -378,6 +454,17 @@ def maximum(typingctx, a, b):
         return builder.call(unit, [args[0], args[1]])
 
     return types.float32(types.float32, types.float32), codegen
+
+
+@intrinsic
+def rsqrt(typingctx, x):
+    """Return 1 / sqrt(x) for float32, within 2 ulp; one instruction."""
+
+    def codegen(context, builder, signature, args):
+        unit = ir.InlineAsm(ir.FunctionType(_F32, [_F32]), "rsqrt.approx.ftz.f32 $0, $1;", "=f,f")
+        return builder.call(unit, [args[0]])
+
+    return types.float32(types.float32), codegen
 
 
 @part
@@ -441,6 +528,12 @@ def shared_floats():
 def shared_ints():
     """Return 2048 int32 that the block shares."""
     return cuda.shared.array(2048, types.int32)
+
+
+@part
+def any_thread(flag):
+    """Wait for all threads of the block; tell whether `flag` is true in any."""
+    return cuda.syncthreads_or(flag) != 0
 
 
 @part
