@@ -1,0 +1,232 @@
+"""Memory of the simulated GPU: pointers that know their bounds, shared arrays, and the accesses that race.
+
+Elements live in Python lists while a kernel runs: float32 whatever is stored, as kernels see them, and ints.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+READ, WRITE, ATOMIC = 0, 1, 2
+_F32 = np.float32
+
+
+class SimtError(Exception):
+    """A kernel did what the GPU would not forgive."""
+
+
+class _Now:
+    """What is running: the thread, its block, the launch."""
+
+    thread = block = blocks = threads = machine = None
+    float64 = False
+    races = True
+
+
+now = _Now()
+
+
+def fail(what):
+    where = "" if now.thread is None else f" (block {now.block}, thread {now.thread.index})"
+    raise SimtError(what + where)
+
+
+class Memory:
+    """Elements of one kind: the cells, and what was done to them since the last check for races.
+
+    An access is three ints in `log`: the first element, how many, and the tag of the thread that did it, which holds
+    the barrier interval, the warp interval, the thread and the kind.
+    """
+
+    def __init__(self, name, cells):
+        self.name, self.cells = name, cells
+        self.log = []
+        self.between = None
+
+    def across_blocks(self):
+        """Watch for races between blocks, too: who wrote, read or changed atomically each element."""
+        self.between = [np.full(len(self.cells), -1, np.int32) for _ in range(3)]
+        return self
+
+    def check(self):
+        """Raise if two accesses of the log, or one of it and one of another block, are in no order."""
+        if not self.log:
+            return
+        start, count, tag = np.array(self.log, np.int64).reshape(-1, 3).T
+        self.log.clear()
+        element = np.repeat(start, count) + _upto(count)
+        tag = np.repeat(tag, count)
+        self._check_block(element, tag)
+        if self.between is not None:
+            self._check_blocks(element, tag & 3)
+
+    def _check_block(self, element, tag):
+        written = np.zeros(len(self.cells), bool)
+        written[element[tag & 3 != READ]] = True
+        matters = written[element]
+        element, tag = element[matters], tag[matters]
+        if not len(element):
+            return
+        interval = tag >> 40
+        order = np.lexsort((interval, element))
+        element, interval, tag = element[order], interval[order], tag[order]
+        first = np.flatnonzero(np.r_[True, (element[1:] != element[:-1]) | (interval[1:] != interval[:-1])])
+        thread = tag >> 2 & 0xFFF
+        several = np.minimum.reduceat(thread, first) != np.maximum.reduceat(thread, first)
+        ends = np.r_[first[1:], len(element)]
+        for a, b in zip(first[several], ends[several], strict=True):
+            _check_pairs(f"{self.name}[{element[a]}]", np.unique(tag[a:b]).tolist())
+
+    def _check_blocks(self, element, kind):
+        written, read, changed = self.between
+        me = now.block
+        for mine, theirs in ((WRITE, (written, read, changed)), (READ, (written, changed)), (ATOMIC, (written, read))):
+            touched = element[kind == mine]
+            for other in theirs:
+                at = other[touched]
+                bad = np.flatnonzero((at != -1) & (at != me))
+                if len(bad):
+                    k = bad[0]
+                    other_block = "several blocks" if at[k] == -2 else f"block {at[k]}"
+                    raise SimtError(f"a race between blocks on {self.name}[{touched[k]}]: block {me} and {other_block}")
+        for mine, who in ((WRITE, written), (READ, read), (ATOMIC, changed)):
+            touched = element[kind == mine]
+            who[touched] = np.where((who[touched] == -1) | (who[touched] == me), me, -2)
+
+
+def _upto(count):
+    """Return 0, 1, ..., count - 1 for each count."""
+    ends = np.cumsum(count)
+    return np.arange(ends[-1]) - np.repeat(ends - count, count)
+
+
+def _check_pairs(what, tags):
+    """Raise if two of the accesses to an element in one barrier interval are in no order."""
+    names = ("reads", "writes", "changes")
+    for i, one in enumerate(tags):
+        for other in tags[:i]:
+            a, b = one >> 2 & 0xFFF, other >> 2 & 0xFFF
+            kinds = {one & 3, other & 3}
+            if a == b or kinds in ({READ}, {ATOMIC}):
+                continue
+            if a // 32 == b // 32 and one >> 14 != other >> 14:
+                continue  # a syncwarp stands between
+            raise SimtError(
+                f"a race on {what}: thread {b} {names[other & 3]} and thread {a} {names[one & 3]} it "
+                f"with no barrier between (block {now.block})"
+            )
+
+
+def tag_of(thread, interval, warp_interval):
+    """Return the tag of what a thread does between two barriers."""
+    return interval << 40 | warp_interval << 14 | thread << 2
+
+
+class Pointer:
+    """What a kernel gets for an array: the elements of one view; anything else of its memory is out of bounds."""
+
+    __slots__ = ("bits", "cells", "dtype", "holes", "memory", "name", "phase", "size", "start", "touch", "writeable")
+
+    def __init__(self, name, memory, start, size, holes, phase, dtype, writeable):
+        self.name, self.memory, self.cells, self.start, self.size = name, memory, memory.cells, start, size
+        self.holes = holes  # None, or a byte an element: 1 where it is of the view
+        self.phase = phase  # elements from the last multiple of 16 bytes to the first
+        self.dtype, self.bits, self.writeable = dtype, 8 * dtype.itemsize, writeable
+        self.touch = memory.log.extend if now.races else None
+
+    def at(self, index, count, kind):
+        """Return where `count` elements from `index` on stand in the cells, once that is right."""
+        if not 0 <= index <= self.size - count:
+            fail(f"{self.name}[{index}] is out of range: {self.size} elements, {count} wanted")
+        if self.holes is not None and 0 in self.holes[index : index + count]:
+            fail(f"{self.name}[{index}] is out of range: between the rows of the view")
+        if kind and not self.writeable:
+            fail(f"{self.name}[{index}] is read only")
+        index += self.start
+        if self.touch is not None:
+            self.touch((index, count, now.thread.tag | kind))
+        return index
+
+    def aligned(self, index, count):
+        """Raise unless `count` elements from `index` on start at a multiple of as many bytes."""
+        if (index + self.phase) % count:
+            fail(f"{self.name}[{index}]: a misaligned access to {count} elements")
+
+    def __getitem__(self, index):
+        if self.bits == 16:
+            fail(f"{self.name}[{index}]: 16-bit elements are read with load1 and load8")
+        return self.cells[self.at(index, 1, READ)]
+
+    def __setitem__(self, index, value):
+        if self.bits == 16:
+            fail(f"{self.name}[{index}]: 16-bit elements are written with store1 and store8")
+        self.cells[self.at(index, 1, WRITE)] = converted(self, value)
+
+    def change(self, index, function):
+        """Replace an element by a function of it, atomically; return what it was."""
+        at = self.at(index, 1, ATOMIC)
+        old = self.cells[at]
+        self.cells[at] = converted(self, function(old))
+        return old
+
+
+def converted(target, value):
+    """Return a value as an element of a pointer or a shared array holds it; float64 must be meant."""
+    dtype = target.dtype
+    if dtype.kind in "iub":
+        if isinstance(value, (float, np.floating)):
+            fail(f"{target.name}: a float is stored as {dtype}")
+        value = int(value)
+        limits = np.iinfo(dtype) if dtype.kind != "b" else np.iinfo(np.uint8)
+        if not limits.min <= value <= limits.max:
+            value = (value - limits.min) % (1 << limits.bits) + limits.min
+        return value
+    if dtype == np.float64:
+        return np.float64(value)
+    if type(value) is not _F32:
+        if not now.float64 and not isinstance(value, (int, np.integer)):
+            fail(f"{target.name}: {type(value).__name__} {value!r} is stored as {dtype}: computed in float64")
+        value = _F32(value)
+    return value
+
+
+class Shared:
+    """An array that the threads of a block share; reading what nobody wrote is an error."""
+
+    def __init__(self, name, shape, dtype, logged=True):
+        self.shape = shape if isinstance(shape, tuple) else (shape,)
+        self.dtype, self.name, self.size = dtype, name, int(np.prod(self.shape))
+        self.memory = Memory(name, [None] * self.size)
+        self.cells = self.memory.cells
+        self.touch = self.memory.log.extend if logged and now.races else None
+
+    def at(self, index, kind):
+        index = index if isinstance(index, tuple) else (index,)
+        flat = 0
+        if len(index) != len(self.shape):
+            fail(f"{self.name}: {len(index)} indices of {len(self.shape)}")
+        for i, n in zip(index, self.shape, strict=True):
+            if not 0 <= i < n:
+                fail(f"{self.name}{list(index)} is out of range {self.shape}")
+            flat = flat * n + i
+        if self.touch is not None:
+            self.touch((flat, 1, now.thread.tag | kind))
+        return flat
+
+    def __getitem__(self, index):
+        value = self.cells[self.at(index, READ)]
+        if value is None:
+            fail(f"{self.name}[{index}] is read before it is written")
+        return value
+
+    def __setitem__(self, index, value):
+        self.cells[self.at(index, WRITE)] = converted(self, value)
+
+    def change(self, index, function):
+        """Replace an element by a function of it, atomically; return what it was."""
+        at = self.at(index, ATOMIC)
+        if self.cells[at] is None:
+            fail(f"{self.name}[{index}] is changed before it is written")
+        old = self.cells[at]
+        self.cells[at] = converted(self, function(old))
+        return old
