@@ -2,10 +2,10 @@
 
     launch(kernel, blocks, threads, args)     args: views (NumPy arrays), None, ints, floats
 
-runs the function of a `prims.Kernel` as it is. Raised as `SimtError`: an index out of the bounds of a view, a misaligned
-wide access, a race between two threads or two blocks, a barrier that not all threads reach, a shuffle from a lane that
-is not there, shared memory read before it is written, a write to a read-only view, float64 where float32 is meant.
-A shuffle orders no memory; ``syncwarp`` does.
+runs the function of a `prims.Kernel` as it is. Raised as `SimtError`: an index out of the bounds of a view, a wide access
+that is not aligned, a race between two threads or two blocks, a barrier that not all threads reach, a shuffle from a
+lane that is not there, shared memory read before it is written, a write to a read-only view, float64 where float32 is
+meant. A shuffle orders no memory; ``syncwarp`` does.
 
 Not modelled: the rounding of fused multiply-adds and of the device's log, the time that anything takes, and accesses to
 memory from two launches at once. Every launch is done when it returns.
@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import contextvars
 import ctypes
+import dis
+import functools
 import random
 import types
 
@@ -24,7 +26,7 @@ from numba import cuda
 
 from fastnlp.kernels.cuda import prims
 from tests.simt_memory import Memory, Pointer, SimtError, fail, now, tag_of
-from tests.simt_prims import BUILTINS, SIMULATED, Cuda, Math, Numpy
+from tests.simt_prims import BUILTINS, SHORTCUTS, SIMULATED, Cuda, Math, Numpy
 
 __all__ = ["SimtError", "launch"]
 
@@ -32,7 +34,7 @@ _MODULES = {id(cuda): Cuda(), id(np): Numpy()}
 _MATH = Math()
 
 
-def launch(kernel, blocks, threads, args, *, words=None, seed=0, races=True, replace=None):
+def launch(kernel, blocks, threads, args, *, words=None, seed=0, races=True, replace=None, shortcuts=True):
     """Run a kernel; the views are written to.
 
     Parameters
@@ -45,6 +47,8 @@ def launch(kernel, blocks, threads, args, *, words=None, seed=0, races=True, rep
         Whether accesses are recorded and checked.
     replace
         Other functions for names that the kernel and its parts use: a defect to be found.
+    shortcuts
+        Whether reductions of a warp are done in one go; otherwise their source runs.
     """
     if not 1 <= threads <= kernel.threads or threads % 32:
         raise SimtError(f"{kernel.name} is launched with {threads} threads a block, of at most {kernel.threads}")
@@ -52,7 +56,7 @@ def launch(kernel, blocks, threads, args, *, words=None, seed=0, races=True, rep
     rng = random.Random(seed)
     now.races, now.float64, now.thread = races, kernel.float64, None
     now.blocks, now.threads = int(blocks), int(threads)
-    function = _Rebinding(replace or {}).function(kernel.function)
+    function = _Rebinding(replace or {}, shortcuts).function(kernel.function)
     names = kernel.function.__code__.co_varnames
     memories = _Memories()
     values = [memories.argument(name, x) for name, x in zip(names, args, strict=False)]
@@ -136,25 +140,29 @@ class _Memories:
 class _Rebinding:
     """Copies of functions whose globals are the simulator's."""
 
-    def __init__(self, replace):
-        self.replace = replace
-        self.made = {}
-        self.simulated = {id(getattr(prims, name)): f for name, f in SIMULATED.items() if hasattr(prims, name)}
+    def __init__(self, replace, shortcuts):
+        self.replace, self.made = replace, {}
+        simulated = SIMULATED | (SHORTCUTS if shortcuts else {})
+        self.simulated = {id(getattr(prims, name)): f for name, f in simulated.items() if hasattr(prims, name)}
 
     def function(self, original):
         original = getattr(original, "py_func", original)
         if original in self.made:
             return self.made[original]
         code, scope = original.__code__, dict(original.__globals__)
+        if not now.float64:
+            _check_literals(code)
         cells = original.__closure__
         if cells:
-            cells = tuple(types.CellType(self.value(n, c.cell_contents)) for n, c in zip(code.co_freevars, cells))
+            cells = tuple(
+                types.CellType(self.value(n, c.cell_contents)) for n, c in zip(code.co_freevars, cells, strict=True)
+            )
         scope["__simulated__"] = True
         made = types.FunctionType(code, scope, original.__name__, original.__defaults__, cells)
         self.made[original] = made
         for name in code.co_names:
             if name in self.replace:
-                scope[name] = self.replace[name]
+                scope[name] = self.value(name, self.replace[name])
             elif name in scope:
                 scope[name] = self.value(name, scope[name])
             elif name in BUILTINS:
@@ -171,15 +179,27 @@ class _Rebinding:
             return _MATH if x.__name__ == "math" else _Module(self, x)
         if x is cuda.syncthreads:
             return _MODULES[id(cuda)].syncthreads
-        if hasattr(x, "py_func") or (isinstance(x, types.FunctionType) and x.__module__.startswith("fastnlp")):
+        if hasattr(x, "py_func") or isinstance(x, types.FunctionType):
             return self.function(x)
         if type(x).__name__ == "_Intrinsic":
             raise SimtError(f"prims.{name} has no simulated version: add it to tests/simt_prims.py")
+        if isinstance(x, float) and not now.float64:
+            raise SimtError(f"{name} = {x} is float64 on the device: write np.float32({x})")
         if isinstance(x, np.integer):
             return int(x)
         if isinstance(x, tuple):
             return tuple(self.value(name, one) for one in x)
         return x
+
+
+@functools.cache
+def _check_literals(code):
+    """Raise if there is a float literal that np.float32 is not called with: it is float64 on the device."""
+    before = None
+    for step in dis.get_instructions(code):
+        if step.opname == "LOAD_CONST" and isinstance(step.argval, float) and before != "float32":
+            raise SimtError(f"the literal {step.argval} in {code.co_name} is float64 on the device")
+        before = step.argval
 
 
 class _Module:
@@ -246,8 +266,8 @@ class _Block:
         self.hub.switch()
         return me.reply
 
-    def exchange(self, kind, mask, value):
-        """Wait for the lanes of a mask; return what each brought."""
+    def exchange(self, kind, mask, value, combine=None):
+        """Wait for the lanes of a mask; return what each brought, or what `combine` makes of it."""
         me = now.thread
         warp, lane = divmod(me.index, 32)
         if not mask >> lane & 1:
@@ -264,6 +284,7 @@ class _Block:
             self.hub.switch()
             return me.reply
         del self.exchanges[warp, mask]
+        got = combine(got) if combine else got
         for thread in waiting:
             thread.reply = got
         if kind == "syncwarp":

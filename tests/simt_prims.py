@@ -1,12 +1,13 @@
 """What the names of ``kernels/cuda/prims.py`` and of numba.cuda, NumPy and math do in the simulator.
 
-`SIMULATED` has the intrinsics of prims, by name; a `part` of prims needs no entry, its own source runs. Ints of a kernel
-are Python ints, as its sums are 64 bits wide on the device; ``np.int32(...)`` and the like wrap.
+`SIMULATED` has the intrinsics of prims, by name; a `part` of prims needs no entry, its own source runs. Ints of a
+kernel are Python ints, as its sums are 64 bits wide on the device; ``np.int32(...)`` and the like wrap.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 import sys
 
 import numpy as np
@@ -143,7 +144,32 @@ def least(*values):
 SIMULATED = {
     f.__name__: f for f in (thread, threads, block, blocks, load1, load8, store1, store8, given, exp2)
 }  # add the intrinsics of prims here
-SIMULATED |= {f.__name__: f for f in (load4, store4, prefetch, atomic_add, atomic_max, atomic_add_float, rsqrt)}
+
+
+def _tree(kind, value, two):
+    """Return what 5 rounds of xor shuffles make of the values of a warp, in one."""
+
+    def combine(got):
+        values = [got[lane] for lane in range(32)]
+        while len(values) > 1:
+            half = len(values) // 2
+            values = [two(a, b) for a, b in zip(values[:half], values[half:], strict=True)]
+        return values[0]
+
+    return now.machine.exchange(kind, 0xFFFFFFFF, value, combine)
+
+
+def warp_sum(value):
+    return _tree("warp_sum", value, operator.add)
+
+
+def warp_max(value):
+    return _tree("warp_max", value, largest)
+
+
+SHORTCUTS = {f.__name__: f for f in (warp_sum, warp_max)}
+"""Parts of prims that give the same bits sooner than their source does."""
+
 BUILTINS = {"max": largest, "min": least}
 
 
