@@ -7,16 +7,22 @@ for the device and raises at once.
 
 from __future__ import annotations
 
-import functools
 import os
 
 from fastnlp._device import DeviceArray, Library, Pinned
 
+_words: dict[Library, Pinned] = {}
 
-@functools.cache
-def word(library: Library) -> Pinned:
-    """Return where kernels on a device write: a wrong row + 1, its target, how many rows count + 1 (see `count_rows`)."""
-    return library.pinned(3)
+
+def word(library: Library) -> Pinned | None:
+    """Return where kernels on a device write: a wrong row + 1, its target, how many rows count + 1 (see `count_rows`).
+
+    None in a first call that a graph captures: no time to allocate.
+    """
+    found = _words.get(library)
+    if found is None and not library.capturing():
+        found = _words.setdefault(library, library.pinned(3))
+    return found
 
 
 def raise_pending(library: Library) -> None:
@@ -27,11 +33,13 @@ def raise_pending(library: Library) -> None:
     ValueError
         A target was no class, or `num_valid` was not the number of rows that count.
     """
-    host = word(library).host
-    row, target, counted = (int(x) for x in host)
+    found = _words.get(library)
+    if found is None:
+        return
+    row, target, counted = found.host.tolist()
     if not row and not counted:
         return
-    host[:] = 0
+    found.host[:] = 0
     if row:
         raise ValueError(
             f"target holds {target} at row {row - 1}, which is neither a class nor ignore_index (seen on {library}, in "
