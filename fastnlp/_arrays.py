@@ -1,7 +1,7 @@
 """Arrays: checks on what comes in, rows, dtypes, allocation beside it.
 
 With ``_device.py``, which holds what lives on a GPU, the only code that knows array libraries: operations call these
-functions for arrays on either side. A CuPy array is seen as a `DeviceArray` from `read` on, and `given_back` in the end.
+functions for arrays on either side. A CuPy array is a `DeviceArray` from `read` on, and itself again in `given_back`.
 """
 
 from __future__ import annotations
@@ -202,10 +202,9 @@ def class_indices(
         Not of `shape`, or an entry that is neither in ``[0, classes)`` nor `ignore_index`.
     """
     array = read(name, x)
-    if array.dtype.kind not in "iu" and not (array.size == 0 and not isinstance(x, np.ndarray)):
-        raise TypeError(f"{name} must hold class indices (int32 or int64), got {array.dtype.name}")
-    if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, one class index a row, got {array.shape}")
+    if array.size == 0 and not isinstance(x, np.ndarray):
+        array = array.astype(np.int64)  # an empty list has no dtype
+    check_class_indices(name, array, shape)
     given = array if array.ndim == 1 else array.reshape(-1)
     flat = given if given.dtype == _INT64 else given.astype(np.int64)
     if flat.size <= _FEW and (ignore_index is None or not 0 <= ignore_index < classes):
@@ -229,6 +228,22 @@ def class_indices(
         ignored = flat == ignore_index
     n_ignored = int(np.count_nonzero(ignored))
     return (np.where(ignored, -1, flat) if n_ignored else flat), flat.size - n_ignored
+
+
+def check_class_indices(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    """Check the dtype and the shape of class indices, not their values.
+
+    Raises
+    ------
+    TypeError
+        Not an integer dtype.
+    ValueError
+        Not of `shape`.
+    """
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold class indices (int32 or int64), got {array.dtype.name}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, one class index a row, got {array.shape}")
 
 
 def integers(name: str, x: Any) -> Array:

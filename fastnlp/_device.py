@@ -169,6 +169,10 @@ class Library(abc.ABC):
         """Allocate an array of one value."""
 
     @abc.abstractmethod
+    def clear(self, x: DeviceArray) -> None:
+        """Write zeros."""
+
+    @abc.abstractmethod
     def cast(self, x: DeviceArray, dtype: Any) -> DeviceArray:
         """Return a copy in another dtype."""
 

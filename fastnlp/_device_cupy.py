@@ -84,6 +84,10 @@ class CupyLibrary(Library):
         with cupy.cuda.Device(self.device):
             return self.wrap(cupy.full(shape, value, dtype))
 
+    def clear(self, x: DeviceArray) -> None:
+        with cupy.cuda.Device(self.device):
+            x.owner.fill(0)
+
     def cast(self, x: DeviceArray, dtype: Any) -> DeviceArray:
         with cupy.cuda.Device(self.device):
             return self.wrap(x.owner.astype(dtype, order="C"))

@@ -59,6 +59,9 @@ class TorchLibrary(Library):
         size = (shape,) if isinstance(shape, int) else tuple(shape)
         return self.wrap(torch.full(size, value, dtype=_torch_dtype(dtype), device=self.torch_device))
 
+    def clear(self, x: DeviceArray) -> None:
+        x.owner.zero_()
+
     def cast(self, x: DeviceArray, dtype: Any) -> DeviceArray:
         return self.wrap(x.owner.to(_torch_dtype(dtype), copy=True))
 

@@ -13,6 +13,7 @@ A row counts if it is not ignored and its token weight is not zero.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -204,7 +205,9 @@ def rows_of(
     z_loss: float,
     token_weight: Any,
     return_stats: bool,
-) -> Rows:
+    compact: bool = False,
+    num_valid: int | None = None,
+) -> Any:
     """Check what a cross-entropy is given beside its logits, rows of `shape` over `classes` in the dtype of `like`.
 
     Raises
@@ -227,6 +230,9 @@ def rows_of(
         temperature = _representable(temperature, like)
     if softcap is not None:
         softcap = _representable(positive("softcap", softcap), like)
+    if num_valid is not None:
+        num_valid = integer("num_valid", num_valid, least=0, most=prod(shape))
+    compact = flag("compact", compact)
     if z_loss != 0.0 or type(z_loss) is not float:
         z_loss = positive("z_loss", z_loss, or_zero=True)
     if return_stats is not False:
@@ -239,6 +245,26 @@ def rows_of(
     indices: Array | None = None
     probabilities: Array | None = None
     given = _arrays.read("target", target)
+    if _arrays.on_device(like):
+        from fastnlp.ops._device_rows import device_rows
+
+        of_classes = given.ndim != len(shape) + 1 or (given.dtype.kind != "f" and given.dtype.name != "bfloat16")
+        if of_classes:
+            _arrays.check_class_indices("target", given, shape)
+        else:
+            probabilities = _probabilities(target, given, (*shape, classes), like, ignore_index)
+        options = (label_smoothing, temperature, softcap, z_loss, token_weight, return_stats, compact, num_valid)
+        return device_rows(
+            shape,
+            classes,
+            like,
+            given,
+            probabilities,
+            weight,
+            ignore_index,
+            reduction,
+            *options,  # type: ignore[arg-type]
+        )
     if given.ndim != len(shape) + 1 or (given.dtype.kind != "f" and given.dtype.name != "bfloat16"):
         indices, counted = _arrays.class_indices(
             "target", target, shape=shape, classes=classes, ignore_index=ignore_index
@@ -251,6 +277,8 @@ def rows_of(
     else:
         probabilities = _probabilities(target, given, (*shape, classes), like, ignore_index)
         counted = len(probabilities) if token_weight is None else int(np.count_nonzero(token_weight))
+    if num_valid is not None and num_valid != counted:
+        raise ValueError(f"num_valid must be the number of rows that count, {counted}, got {num_valid}")
 
     total: float = counted
     tokens: float = counted
@@ -269,7 +297,7 @@ def rows_of(
 
 def _representable(value: float, like: Array) -> float:
     """Return a factor or divisor of logits within what their dtype holds, so that 0 * inf does not come up."""
-    least = float(np.finfo(like.dtype).tiny)
+    least = float(np.finfo(_arrays.wide(like)).tiny)
     return min(max(value, least), 1 / least)
 
 
@@ -280,12 +308,14 @@ def _without(indices: Array, dropped: Array) -> tuple[Array, int]:
 
 
 def _class_weight(weight: Any, classes: int, like: Array) -> Array:
-    if not hasattr(weight, "dtype"):
+    if not hasattr(weight, "dtype") and not _arrays.on_device(like):
         weight = np.asarray(_arrays.floating("weight", weight), like.dtype)
-    weight = _arrays.kernel_ready(_arrays.floating("weight", weight, ndim=1, like=like))
+    of_any_dtype = _arrays.on_device(like)  # there it is read in float32, whatever the logits are
+    weight = _arrays.kernel_ready(_arrays.floating("weight", weight, ndim=1, like=None if of_any_dtype else like))
     if len(weight) != classes:
         raise ValueError(f"weight must have shape ({classes},), one entry a class, got {weight.shape}")
-    _finite("weight", weight)
+    if not of_any_dtype:
+        _finite("weight", weight)
     return weight
 
 
@@ -304,6 +334,8 @@ def token_weights(weight: Any, shape: tuple[int, ...]) -> Array:
         raise TypeError(f"token_weight must hold numbers, got {array.dtype.name}")
     if array.shape != shape:
         raise ValueError(f"token_weight must have shape {shape}, one entry a row, got {array.shape}")
+    if _arrays.on_device(array):
+        return array
     array = np.ascontiguousarray(array, np.float64).reshape(-1)
     _finite("token_weight", array)
     return array
@@ -329,16 +361,23 @@ def _probabilities(target: Any, array: Array, shape: tuple[int, ...], like: Arra
             "leave ignore_index out, and give rows that do not count a token_weight of 0"
         )
     array = _arrays.as_rows(array)
+    if _arrays.on_device(array):
+        return array
     if array.size and not np.isfinite(array.sum(dtype=np.float64)) and not np.isfinite(array).all():
         raise ValueError("target holds NaN or infinite entries")
     return array
 
 
-def scaled(grad: Array | None, factor: float, dtype: np.dtype[Any]) -> Array | None:
-    """Return a saved gradient times the upstream factor, in the caller's dtype; itself where nothing changes.
+def scaled(grad: Array | None, factor: Any, dtype: np.dtype[Any]) -> Array | None:
+    """Return a saved gradient times the upstream factor, a scalar, in the caller's dtype; itself where nothing changes.
 
     The dtype is the last to change: a factor that keeps float16 gradients from vanishing must come before.
     """
     if grad is None:
         return None
+    if _arrays.on_device(grad):
+        from fastnlp.ops import _device_rows
+
+        return _device_rows.scaled(grad, factor, dtype)  # type: ignore[arg-type,return-value]
+    factor = float(factor)
     return (grad if factor == 1.0 else grad * grad.dtype.type(factor)).astype(dtype, copy=False)

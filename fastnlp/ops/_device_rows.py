@@ -164,6 +164,22 @@ def device_rows(
     )
 
 
+def scaled(grad: DeviceArray, factor: Any, dtype: Any) -> DeviceArray:
+    """Return a saved float32 gradient times the upstream factor, a number or a 0-d array, in the caller's dtype."""
+    if not isinstance(factor, DeviceArray) and factor == 1.0:
+        return grad.astype(dtype, copy=False)
+    library, n = grad.library, grad.size
+    out = library.empty(grad.shape, dtype)
+    array, number = (factor, 1.0) if isinstance(factor, DeviceArray) else (None, float(factor))
+    if array is not None:
+        array = array.astype(_F32, copy=False)
+    reduce = _reduce()
+    wide = n // 8 * 8 if out.address % 16 == 0 == grad.address % 16 else 0
+    blocks = min(-(-n // 2048), 8 * library.processors)
+    library.launch(reduce.scale_elements, blocks, 256, grad, array, number, wide, n, out)
+    return out
+
+
 def _spread(library: Library, n: int) -> tuple[int, int]:
     """Return a grid for n rows that a thread each takes."""
     return min(-(-n // 256), 8 * library.processors), 256

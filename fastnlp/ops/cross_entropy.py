@@ -3,6 +3,10 @@
 A backend provides, on rows, ``forward(x, criterion, loss, lse, stats)`` and
 ``gradient(x, criterion, scale, lse_scale, loss, lse, stats, dx)``, the gradient of
 ``sum_n scale_n loss_n + lse_scale_n lse_n^2`` (what `Criterion` and `Stats` hold: ``_criterion.py``).
+
+On the CPU the gradient of a reduced loss comes from the pass of the loss, and the backward scales it. On a GPU the
+backward computes it, for then the upstream gradient is known, and nothing of the size of the logits is kept: a row is
+read from memory as often in either way.
 """
 
 from __future__ import annotations
@@ -66,10 +70,10 @@ def _plan(
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:
     kernels, x, rows = plan.kernels, plan.x, plan.rows
-    n, dtype = len(x), x.dtype
+    n, dtype = len(x), _arrays.wide(x)
     loss, lse = _arrays.empty(n, dtype, x), _arrays.empty(n, dtype, x)
     stats = rows.wanted_stats(dtype) if rows.return_stats else None
-    if not wrt or rows.reduction == "none":
+    if not wrt or rows.reduction == "none" or _arrays.on_device(x):
         kernels.forward(x, rows.criterion, loss, lse, stats)
         if rows.counted < n:
             rows.zero_uncounted(loss, lse, *(stats or ()))
@@ -83,11 +87,12 @@ def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:
 def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tuple[Array | None]:
     if not wrt:
         return (None,)
-    if plan.rows.reduction != "none":
-        return (scaled(saved[0], float(dloss), plan.dtype),)
-    x = plan.x
-    loss, lse, dx = (_arrays.empty(shape, x.dtype, x) for shape in (len(x), len(x), x.shape))
-    plan.kernels.gradient(x, plan.rows.criterion, *plan.rows.scales(dloss, x.dtype), loss, lse, None, dx)
+    if saved:
+        return (scaled(saved[0], dloss, plan.dtype),)
+    x, dtype = plan.x, _arrays.wide(plan.x)
+    loss, lse = _arrays.empty(len(x), dtype, x), _arrays.empty(len(x), dtype, x)
+    dx = _arrays.empty(x.shape, x.dtype, x)
+    plan.kernels.gradient(x, plan.rows.criterion, *plan.rows.scales(dloss, dtype), loss, lse, None, dx)
     plan.rows.zero_uncounted(dx)
     return (scaled(dx.reshape(plan.shape), 1.0, plan.dtype),)
 
@@ -97,7 +102,8 @@ def _outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]
     stats = stats_outputs(args, shape[:-1])
     if args["reduction"] == "none":
         return (Output(shape[:-1]), *stats)
-    return (Output(()), *stats, *((Output(shape),) if wrt else ()))
+    saved = (Output(shape),) if wrt and not _arrays.on_device(args["input"]) else ()
+    return (Output(()), *stats, *saved)
 
 
 @differentiable("input", plan=_plan, forward=_forward, backward=_backward, outputs=_outputs, statistics=LossStats)
@@ -186,4 +192,4 @@ def cross_entropy(
         return_stats=return_stats,
         backend=backend,
     )
-    return _forward(plan, NOTHING)[0]
+    return _arrays.given_back(_forward(plan, NOTHING)[0])

@@ -75,13 +75,16 @@ class Gradients(NamedTuple):
     bias: Array | None
 
     @classmethod
-    def wanted(cls, args: LinearArguments, wrt: frozenset[str], names: tuple[str, str, str]) -> Gradients:
-        """Allocate a buffer for each of `names` that is in `wrt`."""
-        arrays = (args.x, args.weight, args.bias)
+    def wanted(
+        cls, args: LinearArguments, wrt: frozenset[str], names: tuple[str, str, str], some_rows: bool = False
+    ) -> Gradients:
+        """Allocate a buffer for each of `names` that is in `wrt`; the input's of zeros where `some_rows` get none."""
+        arrays, dtype = (args.x, args.weight, args.bias), _arrays.wide(args.x)
+        makes = (_arrays.zeros if some_rows else _arrays.empty, _arrays.empty, _arrays.empty)
         return cls(
             *(
-                _arrays.empty(array.shape, args.x.dtype, args.x) if name in wrt and array is not None else None
-                for name, array in zip(names, arrays, strict=True)
+                make(array.shape, dtype, args.x) if name in wrt and array is not None else None
+                for make, name, array in zip(makes, names, arrays, strict=True)
             )
         )
 
@@ -126,7 +129,7 @@ def linear_output(args: LinearArguments, out: Array | None) -> tuple[Array, Arra
     """Return the array that goes to the caller, and the rows ``(N, V)`` in it (or beside it) that kernels fill."""
     y = _arrays.output(out, args.output_shape, args.dtype, args.x)
     inputs = (args.x, args.weight, args.bias)
-    overlap = out is not None and any(x is not None and np.may_share_memory(y, x) for x in inputs)
+    overlap = out is not None and any(x is not None and _arrays.may_overlap(y, x) for x in inputs)
     if y.dtype == args.x.dtype and _arrays.kernel_ready(y) is y and not overlap:
         return y, y.reshape(args.rows_shape)
     return y, _arrays.empty(args.rows_shape, args.x.dtype, args.x)
@@ -134,8 +137,8 @@ def linear_output(args: LinearArguments, out: Array | None) -> tuple[Array, Arra
 
 def hand_over(y: Array, rows: Array) -> Array:
     """Return `y` filled from `rows`, which may be its own memory."""
-    if not np.may_share_memory(y, rows):
-        y[...] = rows.reshape(y.shape)
+    if not _arrays.may_overlap(y, rows):
+        _arrays.fill(y, rows)
     return y
 
 
@@ -208,4 +211,4 @@ def linear(
         Shapes that do not fit, or an unknown activation.
     """
     plan = _plan(input, weight, bias, activation=activation, out=out, backend=backend)
-    return _forward(plan, NOTHING)[0]
+    return _arrays.given_back(_forward(plan, NOTHING)[0])

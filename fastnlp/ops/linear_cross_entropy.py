@@ -24,7 +24,23 @@ from fastnlp.ops.linear import Gradients, LinearArguments, linear_arguments
 WORKSPACE = 48 << 20
 """Default bytes for temporaries: 390 rows of 32,000 float32 logits, near the cache and enough for a GEMM."""
 
+DEVICE_WORKSPACE = 1 << 30
+"""The same on a GPU: 4,096 rows of 131,072 logits of 16 bits, enough for cuBLAS and for the weights' gradient."""
+
+_ENOUGH_ROWS, _ALIGNED = 1024, 8  # classes that a row of logits is rounded up to
 _NAMES = ("input", "linear_weight", "linear_bias")
+
+
+def default_workspace(x: Array, rows: int, classes: int, gradients: bool) -> int:
+    """Return the default bytes for the temporaries of a batch that lives where `x` does.
+
+    On a GPU the weights' gradient is read and written with each chunk, so that chunks of fewer than 1,024 rows would
+    wait for memory.
+    """
+    if not _arrays.on_device(x):
+        return WORKSPACE
+    enough = min(rows, _ENOUGH_ROWS) * (classes + _ALIGNED) * x.itemsize if gradients else 0
+    return max(DEVICE_WORKSPACE, enough)
 
 
 class _Plan(NamedTuple):
@@ -39,7 +55,7 @@ class _Plan(NamedTuple):
         classes, features = self.args.weight.shape
         least = self.kernels.least_workspace(self.rows.counted, features, classes, self.args.x.itemsize, gradients)
         if self.workspace is None:
-            return max(WORKSPACE, least)
+            return max(default_workspace(self.args.x, self.rows.counted, classes, gradients), least)
         if self.workspace < least:
             raise ValueError(
                 f"workspace must be at least {least} bytes for {classes} classes of {features} features "
@@ -53,17 +69,14 @@ class _Plan(NamedTuple):
         """Return the losses and the log-sum-exps of all rows, and the gradients wanted, from one pass."""
         (x, weight, bias), rows = self.args[:3], self.rows
         kept = rows.kept()
-        loss, lse = _arrays.empty(len(x), x.dtype, x), _arrays.empty(len(x), x.dtype, x)
-        if kept is not None:
-            loss[...] = lse[...] = 0
+        make, dtype = _arrays.empty if kept is None else _arrays.zeros, _arrays.wide(x)
+        loss, lse = make(len(x), dtype, x), make(len(x), dtype, x)
         if not wrt:
             budget = self.budget(False)
             self.kernels.forward(x, weight, bias, rows.criterion, kept, loss, lse, stats, budget, self.blas)
             return loss, lse, ()
-        grads = Gradients.wanted(self.args, wrt, _NAMES)
-        if kept is not None and grads.input is not None:
-            grads.input[...] = 0
-        scale, lse_scale = rows.scales(dloss, x.dtype)
+        grads = Gradients.wanted(self.args, wrt, _NAMES, some_rows=kept is not None)
+        scale, lse_scale = rows.scales(dloss, dtype)
         self.kernels.gradient(
             x,
             weight,
@@ -99,6 +112,8 @@ def _plan(
     workspace: int | None = None,
     deterministic: bool | None = None,
     return_stats: bool = False,
+    compact: bool = False,
+    num_valid: int | None = None,
     backend: str | None = None,
     blas: str = "numpy",
 ) -> _Plan:
@@ -121,6 +136,8 @@ def _plan(
         z_loss,
         token_weight,
         return_stats,
+        compact,
+        num_valid,
     )
     return _Plan(kernels, args, rows, workspace, chosen(blas, deterministic))
 
@@ -128,7 +145,7 @@ def _plan(
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:
     fused = wrt if plan.rows.reduction != "none" else NOTHING
     plan.budget(bool(wrt))  # what the backward of "none" will need is refused here, too
-    stats = plan.rows.wanted_stats(plan.args.x.dtype)
+    stats = plan.rows.wanted_stats(_arrays.wide(plan.args.x))
     loss, lse, grads = plan.run(fused, 1.0, stats)
     return plan.rows.reduce(loss, lse, stats), grads
 
@@ -139,7 +156,7 @@ def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tup
     if plan.rows.reduction == "none":
         saved, factor = plan.run(wrt, dloss, None)[2], 1.0
     else:
-        factor = float(dloss)
+        factor = dloss
     return tuple(scaled(grad, factor, plan.args.dtype) for grad in saved)
 
 
@@ -171,6 +188,8 @@ def linear_cross_entropy(
     workspace: int | None = None,
     deterministic: bool | None = None,
     return_stats: bool = False,
+    compact: bool = False,
+    num_valid: int | None = None,
     backend: str | None = None,
 ) -> Any:
     """Cross-entropy of a linear classifier: ``cross_entropy(x W' + b, target)``, the logits within a budget of bytes.
@@ -205,6 +224,12 @@ def linear_cross_entropy(
         threads. None: as `use_deterministic` says.
     return_stats
         True: return ``(loss, stats)``, as in `cross_entropy`.
+    compact
+        On a GPU, rows that do not count go through the matrix products with the others, for the host does not know
+        which they are. True: drop them beforehand; the host waits for the GPU to know how many are left (not within a
+        CUDA graph). On a CPU they are dropped always.
+    num_valid
+        How many rows count, where the caller knows: they are dropped without waiting.
     backend
         "reference", "cpu" or "cuda"; default: by the arrays.
 
@@ -239,6 +264,8 @@ def linear_cross_entropy(
         workspace=workspace,
         deterministic=deterministic,
         return_stats=return_stats,
+        compact=compact,
+        num_valid=num_valid,
         backend=backend,
     )
-    return _forward(plan, NOTHING)[0]
+    return _arrays.given_back(_forward(plan, NOTHING)[0])

@@ -113,4 +113,4 @@ def linear_softmax(
         Shapes that do not fit, or a temperature that is not positive.
     """
     plan = _plan(input, weight, bias, temperature=temperature, out=out, backend=backend)
-    return _forward(plan, NOTHING)[0]
+    return _arrays.given_back(_forward(plan, NOTHING)[0])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastnlp.kernels.cuda._rows import times8
 from fastnlp.kernels.cuda.prims import (
     block,
     block_max,
@@ -16,8 +17,11 @@ from fastnlp.kernels.cuda.prims import (
     given,
     kernel,
     load1,
+    load8,
     scratch,
     scratch64,
+    store1,
+    store8,
     thread,
     threads,
 )
@@ -234,3 +238,26 @@ def argmax_rows(
         if thread() == 0:
             best[row] = (np.int64(-high) << 12) + np.int64(-low) if classes > 0 else np.int64(-2)
         row += blocks()
+
+
+@kernel("f32* f32* f32 i64 i64 x*", threads=256, loads=2, stores=1)
+def scale_elements(
+    x,  # (n,)
+    factor,  # (), or None
+    number,
+    whole,  # how many can be read eight at a time
+    n,
+    out,  # (n,)
+):
+    """out = x times a number, in the dtype of `out`."""
+    a = number * factor[0] if given(factor) else number
+    me = np.int64(block()) * threads() + thread()
+    every = np.int64(blocks()) * threads()
+    i = me * 8
+    while i < whole:
+        store8(out, i, times8(load8(x, i), a))
+        i += every * 8
+    i = whole + me
+    while i < n:
+        store1(out, i, load1(x, i) * a)
+        i += every

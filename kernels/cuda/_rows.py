@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnlp.kernels.cuda.prims import exp2, part
+from fastnlp.kernels.cuda.prims import block_max, block_sum, exp2, load1, load8, part, thread, threads
 
 LOG2E = np.float32(1.4426950408889634)
 LOWEST = np.float32(-3.0e38)
-NEGATIVE_INFINITY = np.float32(-np.inf)
 """Where a maximum starts: finite, so that the difference of two such is 0."""
+NEGATIVE_INFINITY, _ZERO = np.float32(-np.inf), np.float32(0)
 
 
 @part
@@ -62,3 +62,32 @@ def with8(x, d, v):
         v if d == 6 else x[6],
         v if d == 7 else x[7],
     )
+
+
+@part
+def top_and_sum(x, base, classes, whole, k, shared):
+    """Return the largest m of a row and sum_v 2**(k (x_v - m)), in every thread; NaN in the row makes the sum NaN."""
+    me, step = np.int32(thread() * 8), np.int32(threads() * 8)
+    m, total = LOWEST, _ZERO
+    i = me
+    while i + step < whole:  # two loads are under way at a time
+        a = load8(x, base + i)
+        b = load8(x, base + i + step)
+        larger = top8(top8(m, a), b)
+        total = total * exp2((m - larger) * k) + (sum8(exps8(a, larger, k)) + sum8(exps8(b, larger, k)))
+        m = larger
+        i = np.int32(i + 2 * step)
+    if i < whole:
+        a = load8(x, base + i)
+        larger = top8(m, a)
+        total = total * exp2((m - larger) * k) + sum8(exps8(a, larger, k))
+        m = larger
+    i = np.int32(whole + thread())
+    while i < classes:
+        one = load1(x, base + i)
+        larger = max(m, one)
+        total = total * exp2((m - larger) * k) + exp2((one - larger) * k)
+        m = larger
+        i = np.int32(i + threads())
+    top = block_max(m, shared)
+    return top, block_sum(total * exp2((m - top) * k), shared)
