@@ -21,7 +21,7 @@ BACKENDS = ("reference", "cpu", "cuda")
 @functools.cache
 def why_missing(backend: str) -> str | None:
     """Return why `backend` cannot run on this machine, with the remedy, or None if its packages are installed."""
-    needs = {"reference": (), "cpu": ("numba",), "cuda": ("numba", "cupy", "numba_cuda")}[backend]
+    needs = {"reference": (), "cpu": ("numba",), "cuda": ("numba", "numba_cuda", "ml_dtypes")}[backend]
     missing = [name for name in needs if importlib.util.find_spec(name) is None]
     if not missing:
         return None
@@ -54,7 +54,7 @@ def backend_of(backend: str | None, *arrays: Any) -> str:
         source = "backend" if backend else "FASTNLP_BACKEND"
         raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}, got {wanted!r}")
     if on_device != (wanted == "cuda"):
-        place, remedy = ("the GPU", "cupy.asnumpy(x)") if on_device else ("the CPU", "cupy.asarray(x)")
+        place, remedy = ("the GPU", "cupy.asnumpy(x) or tensor.cpu()") if on_device else ("the CPU", "cupy.asarray(x)")
         raise TypeError(f"backend {wanted!r} does not run on arrays on {place}: move them with {remedy} first")
     reason = why_missing(wanted)
     if reason is not None:

@@ -104,8 +104,18 @@ def test_device_arrays_go_to_cuda_and_devices_do_not_mix(clean):
 
 def test_missing_packages_are_named_with_the_remedy(clean):
     without(clean, "cupy", "numba_cuda")
-    with pytest.raises(ImportError, match=r"cupy, numba_cuda not installed: pip install 'fastnlp-kernels\[cuda\]'"):
+    with pytest.raises(ImportError, match=r"numba_cuda.* not installed: pip install 'fastnlp-kernels\[cuda\]'"):
         _dispatch.backend_of(None, on_gpu())
+
+
+def test_cuda_tensors_need_no_cupy(clean):
+    find = _dispatch.importlib.util.find_spec
+    there = ("numba", "numba_cuda", "ml_dtypes")
+    clean.setattr(
+        _dispatch.importlib.util, "find_spec", lambda name, *rest: object() if name in there else find(name, *rest)
+    )
+    without(clean, "cupy")
+    assert _dispatch.why_missing("cuda") is None
 
 
 def test_kernels_package_refuses_its_bare_name():

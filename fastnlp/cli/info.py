@@ -1,4 +1,4 @@
-"""``fastnlp info``: versions, backends, threads, the cache of compiled kernels."""
+"""``fastnlp info``: versions, backends, threads, the cache of compiled kernels, what of CUDA is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from fastnlp import __version__, get_num_threads
+from fastnlp import __version__, _detect, get_num_threads
 from fastnlp._dispatch import BACKENDS, backend_of, why_missing
 from fastnlp._threads import available_cpus
 
@@ -19,12 +19,13 @@ _CUPY = ("cupy", "cupy-cuda12x", "cupy-cuda13x")  # the distributions that are C
 
 @click.command(short_help="Show versions, backends, threads and the kernel cache.")
 def info() -> None:
-    """Show versions, backends, threads and the cache of compiled kernels."""
+    """Show versions, backends, threads, the cache of compiled kernels, and what of CUDA is there or missing."""
     from fastnlp.cli.console import print_table
 
     print_table(_versions(), title="Versions")
     print_table(_backends(), title="Backends")
     print_table(_machine(), title="This machine")
+    print_table(_cuda(), title="CUDA")
 
 
 def _versions() -> Iterator[tuple[str, str]]:
@@ -73,3 +74,23 @@ def _cache() -> str:
         return "kept nowhere, each process compiles anew: set FASTNLP_CACHE_DIR to a folder that you can write to"
     sizes = [file.stat().st_size for file in folder.glob("*.nbc")]
     return f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB in {folder}"
+
+
+def _cuda() -> Iterator[tuple[str, str]]:
+    """Tell the driver, its GPUs, the toolkit, and the first thing that keeps kernels from running."""
+    driver, parts = _detect.driver(), _detect.toolkit()
+    yield "driver", f"runs CUDA up to {_detect.dotted(driver.cuda)}" if driver.cuda else "none"
+    for k, gpu in enumerate(driver.gpus):
+        capability = _detect.dotted(gpu.capability)
+        yield f"GPU {k}", f"{gpu.name}, compute capability {capability}, {gpu.memory / 2**30:.0f} GiB"
+    for name in _detect.LIBRARIES:
+        part = parts.get(name)
+        if part is None:
+            yield name, f"not found: {_detect.INSTALL}"
+        else:
+            yield name, f"{_detect.dotted(part.version) if part.version else 'there'} in {part.path}"
+    built = _detect.torch_build()
+    if built is not None:
+        without = "without CUDA: for CUDA tensors install a build of torch that has it"
+        yield "torch is built", f"for CUDA {built}" if built else without
+    yield "kernels", _detect.why_not_running() or "nothing stands against running them"
