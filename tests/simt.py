@@ -2,10 +2,10 @@
 
     launch(kernel, blocks, threads, args)     args: views (NumPy arrays), None, ints, floats
 
-runs the function of a `prims.Kernel` as it is. Raised as `SimtError`: an index out of the bounds of a view, a wide access
-that is not aligned, a race between two threads or two blocks, a barrier that not all threads reach, a shuffle from a
-lane that is not there, shared memory read before it is written, a write to a read-only view, float64 where float32 is
-meant. A shuffle orders no memory; ``syncwarp`` does.
+runs the function of a `prims.Kernel` as it is. Raised as `SimtError`: an index out of the bounds of a view, a wide
+access that is misaligned, a race between two threads or two blocks, a barrier that not all threads reach, a shuffle
+from a lane that is not there, shared memory read before it is written, a write to a read-only view, float64 where
+float32 is meant. A shuffle orders no memory; ``syncwarp`` does.
 
 Not modelled: the rounding of fused multiply-adds and of the device's log, the time that anything takes, and accesses to
 memory from two launches at once. Every launch is done when it returns.

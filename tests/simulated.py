@@ -90,13 +90,18 @@ class SimulatedLibrary(Library):
             rows = array.size // array.shape[-1]
             flat = self.allocate(rows * pitch, dtype, offset)
             view = flat.reshape(*array.shape[:-1], pitch)[..., : array.shape[-1]]
-        view[...] = array.astype(dtype)
+        with np.errstate(over="ignore"):
+            view[...] = array.astype(dtype)
         view.flags.writeable = not readonly
         return self.wrap(view)
 
+    def clear(self, x):
+        x.owner[...] = 0
+
     def cast(self, x, dtype):
         made = self.empty(x.shape, dtype)
-        made.owner[...] = x.owner.astype(dtype)
+        with np.errstate(over="ignore"):
+            made.owner[...] = x.owner.astype(dtype)
         return made
 
     def ready(self, x):
@@ -109,7 +114,8 @@ class SimulatedLibrary(Library):
         out.owner[...] = source.owner.reshape(out.shape)
 
     def matmul(self, a, b, out, *, accumulate=False):
-        assert a.dtype == b.dtype and out.dtype in (a.dtype, np.float32), (a.dtype, b.dtype, out.dtype)
+        assert a.dtype == b.dtype
+        assert out.dtype in (a.dtype, np.float32)
         assert out.size == 0 or out.contiguous or out.strides[1] == 1, out.strides
         assert all(1 in x.strides or not x.size for x in (a, b)), (a.strides, b.strides)
         product = np.matmul(a.owner.astype(np.float32), b.owner.astype(np.float32))
