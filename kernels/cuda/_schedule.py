@@ -24,3 +24,8 @@ def whole(*arrays):
     given = [x for x in arrays if x is not None]
     aligned = all(x.address % 16 == 0 and x.pitch * x.itemsize % 16 == 0 for x in given)
     return given[0].shape[1] // 8 * 8 if aligned else 0
+
+
+def spread(library, n, threads):
+    """Return how many blocks of `threads` take n items, a thread an item at a time."""
+    return max(1, min(-(-n // threads), library.processors * (_THREADS_A_PROCESSOR // threads)))

@@ -1,0 +1,116 @@
+"""GloVe, some diagonals of the blocks of a round (the equations and the schedule: ``reference/glove.py``).
+
+A CUDA block takes a block of the matrix, its warps the entries of a diagonal: they share neither a row nor a column. A
+barrier ends the diagonal. So the steps are those of the other backends in the same order, and the same bits however
+the device schedules its threads.
+
+An entry at P features moves 32 P bytes: two vectors and two accumulated gradients, read and written. The next
+diagonal's bounds, and its first entries, are read while this one is trained.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastnlp.kernels.cuda._glove_steps import WARP, ask, dot, down, loss_of, plus, squares, steps
+from fastnlp.kernels.cuda.prims import (
+    any_thread,
+    atomic_max,
+    block,
+    block_sum,
+    blocks,
+    kernel,
+    load4,
+    scratch64,
+    store4,
+    thread,
+    threads,
+)
+
+_INFINITY = np.float64(np.inf)
+_NOTHING = np.float64(0)
+
+
+@kernel(
+    "i32* f32* i64* i64 i64 i32* i64 f32* f32* f32* f32* i64 f32* f32 f64* i64*",
+    threads=1024,
+    registers=64,
+    loads=11,
+    stores=4,
+    float64=True,
+)
+def train_diagonals(
+    places,  # (E,) the place of the row, and 2^16 times that of the column
+    values,  # (E, 2)
+    starts,  # (B B S + 1,)
+    s,
+    size,  # S
+    diagonals,  # (K,)
+    n_diagonals,  # 1 or more
+    x,  # (B S, P)
+    y,
+    gx,
+    gy,
+    pitch,  # P
+    limits,  # (P,)
+    rate,
+    cost,  # (B,), B the number of CUDA blocks
+    failed,
+):
+    """Train the entries of one block after the other diagonal; its losses, and an entry whose loss is not finite."""
+    shared = scratch64()
+    b = np.int64(block())
+    lane, warp, warps = thread() & np.int32(31), thread() >> np.int32(5), threads() >> np.int32(5)
+    rows = b * size * pitch
+    columns = (b + s) % blocks() * size * pitch
+    first = (s * blocks() + b) * size
+    features = np.int32(pitch)
+    base = starts[first]  # entries are counted from here: 32 bits
+    total, wrong = _NOTHING, np.int32(-1)
+    if thread() == 0:
+        failed[b] = -1
+    place, log, weight = np.int32(0), np.float32(0), np.float32(0)
+    k = first + diagonals[0]
+    e, end = np.int32(starts[k] - base + warp), np.int32(starts[k + 1] - base)
+    if e < end:
+        place, log, weight = places[base + e], values[2 * (base + e)], values[2 * (base + e) + 1]
+    turn = np.int32(0)
+    while turn < n_diagonals:
+        turn = np.int32(turn + 1)
+        k = first + diagonals[turn if turn < n_diagonals else np.int32(0)]
+        next_e, next_end = np.int32(starts[k] - base + warp), np.int32(starts[k + 1] - base)
+        while e < end:
+            i = rows + (place & 0xFFFF) * pitch
+            j = columns + ((place >> 16) & 0xFFFF) * pitch
+            ask(gx, i, lane, features)
+            ask(gy, j, lane, features)
+            error = dot(x, i, y, j, lane, features) - log
+            slope = weight * error
+            loss = loss_of(slope, error)
+            if loss < _INFINITY:
+                total += loss
+            else:
+                wrong = e
+            e = np.int32(e + warps)
+            if e < end:
+                place, log, weight = places[base + e], values[2 * (base + e)], values[2 * (base + e) + 1]
+            d = np.int32(lane * 4)
+            while d < features:
+                a, c, ga, gc = load4(x, i + d), load4(y, j + d), load4(gx, i + d), load4(gy, j + d)
+                limit = load4(limits, d)
+                ta, tc = steps(c, slope, limit, rate), steps(a, slope, limit, rate)
+                store4(x, i + d, plus(a, down(ta, ga)))
+                store4(y, j + d, plus(c, down(tc, gc)))
+                store4(gx, i + d, plus(ga, squares(ta)))
+                store4(gy, j + d, plus(gc, squares(tc)))
+                d = np.int32(d + WARP)
+        e, end = next_e, next_end
+        if e < end:
+            place, log, weight = places[base + e], values[2 * (base + e)], values[2 * (base + e) + 1]
+        if any_thread(wrong >= 0):
+            break
+    total = block_sum(total if lane == 0 else _NOTHING, shared)
+    if thread() == 0:
+        cost[b] = total
+    if wrong >= 0 and lane == 0:
+        atomic_max(failed, b, base + wrong)

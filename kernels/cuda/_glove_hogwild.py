@@ -1,0 +1,102 @@
+"""GloVe, some diagonals of the blocks of a round, all at once (the equations: ``reference/glove.py``).
+
+A warp takes a diagonal and waits for no other, as in Hogwild (Recht and others, 2011). Steps are added to the vectors
+atomically, so none is lost; an entry may see its vectors before or after a step of another. What comes out differs from
+run to run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastnlp.kernels.cuda._glove_steps import WARP, ask, dot, down, loss_of, squares, steps
+from fastnlp.kernels.cuda.prims import (
+    atomic_add_float,
+    atomic_max,
+    block,
+    blocks,
+    kernel,
+    load4,
+    part,
+    thread,
+    threads,
+)
+
+_INFINITY = np.float64(np.inf)
+_NOTHING = np.float64(0)
+
+
+@part
+def _add4(z, i, t):
+    atomic_add_float(z, i, t[0])
+    atomic_add_float(z, i + 1, t[1])
+    atomic_add_float(z, i + 2, t[2])
+    atomic_add_float(z, i + 3, t[3])
+
+
+@kernel(
+    "i32* f32* i64* i64 i64 i64 i32* i64 f32* f32* f32* f32* i64 f32* f32 f64* i64*",
+    threads=256,
+    registers=64,
+    loads=11,
+    float64=True,
+)
+def train_hogwild(
+    places,  # (E,) the place of the row, and 2^16 times that of the column
+    values,  # (E, 2)
+    starts,  # (B B S + 1,)
+    s,
+    n_blocks,  # B, of which the number of CUDA blocks is a multiple
+    size,  # S
+    diagonals,  # (K,)
+    n_diagonals,
+    x,  # (B S, P)
+    y,
+    gx,
+    gy,
+    pitch,  # P
+    limits,  # (P,)
+    rate,
+    cost,  # (B,) zeros
+    failed,  # (B,) of -1
+):
+    """Train the entries of the diagonals; add the losses, and tell an entry whose loss is not finite."""
+    b = np.int64(block()) % n_blocks
+    lane, warps = thread() & np.int32(31), threads() >> np.int32(5)
+    rows = b * size * pitch
+    columns = (b + s) % n_blocks * size * pitch
+    first = (s * n_blocks + b) * size
+    features = np.int32(pitch)
+    total, wrong = _NOTHING, np.int64(-1)
+    turn = (np.int64(block()) // n_blocks) * warps + (thread() >> np.int32(5))
+    while turn < n_diagonals:
+        k = first + diagonals[turn]
+        e, end = starts[k], starts[k + 1]
+        while e < end:
+            place = places[e]
+            i = rows + (place & 0xFFFF) * pitch
+            j = columns + ((place >> 16) & 0xFFFF) * pitch
+            ask(gx, i, lane, features)
+            ask(gy, j, lane, features)
+            error = dot(x, i, y, j, lane, features) - values[2 * e]
+            slope = values[2 * e + 1] * error
+            loss = loss_of(slope, error)
+            if loss < _INFINITY:
+                total += loss
+            else:
+                wrong = e
+            d = np.int32(lane * 4)
+            while d < features:
+                a, c, limit = load4(x, i + d), load4(y, j + d), load4(limits, d)
+                ta, tc = steps(c, slope, limit, rate), steps(a, slope, limit, rate)
+                _add4(x, i + d, down(ta, load4(gx, i + d)))
+                _add4(y, j + d, down(tc, load4(gy, j + d)))
+                _add4(gx, i + d, squares(ta))
+                _add4(gy, j + d, squares(tc))
+                d = np.int32(d + WARP)
+            e += 1
+        turn += np.int64(blocks()) // n_blocks * warps
+    if lane == 0:
+        atomic_add_float(cost, b, total)
+        if wrong >= 0:
+            atomic_max(failed, b, wrong)
