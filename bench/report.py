@@ -55,11 +55,11 @@ def write(results: Path, folder: Path) -> list[Path]:
 
 def markdown(run: Mapping[str, Any], cases: Sequence[Case]) -> str:
     """Return the report as Markdown."""
-    parts = ["# fastnlp benchmarks", dateline(run), HOW_TO_READ, "## At a glance", _md_table(*glance(cases))]
+    parts = ["# fastnlp benchmarks", dateline(run), HOW_TO_READ, "## At a glance", md_table(*glance(cases))]
     for operation, group in by_operation(cases):
-        parts += [f"## {operation}", _md_table(*ratios(group)), *notes(group)]
-    parts += ["## The machine", _md_table(("", ""), machine_rows(run))]
-    parts += ["## Details", ABSOLUTE, _md_table(DETAILS, details(cases))]
+        parts += [f"## {operation}", md_table(*ratios(group)), *notes(group)]
+    parts += ["## The machine", md_table(("", ""), machine_rows(run))]
+    parts += ["## Details", ABSOLUTE, md_table(DETAILS, details(cases))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -195,7 +195,9 @@ def dateline(run: Mapping[str, Any]) -> str:
     )
 
 
-def _md_table(header: Row, rows: Sequence[Row]) -> str:
+def md_table(header: Row, rows: Sequence[Row]) -> str:
+    """Return a table as Markdown."""
+
     def line(cells: Row) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
