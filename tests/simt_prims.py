@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from tests.simt_memory import READ, WRITE, Shared, fail, now
+from tests.simt_memory import READ, WRITE, Shared, converted, fail, now
 
 _F32, _TINY = np.float32, np.finfo(np.float32).tiny
 
@@ -89,9 +89,15 @@ def store4(pointer, index, values):
     _store(pointer, index, values, 4, 4)
 
 
+def store4_int(pointer, index, values):
+    pointer.aligned(index, 128 // pointer.bits)
+    at = pointer.at(index, 4, WRITE)
+    pointer.cells[at : at + 4] = [converted(pointer, value) for value in values]
+
+
 def prefetch(pointer, index):
     if not 0 <= index < pointer.size:
-        fail(f"{pointer.name}[{index}] is asked for, out of range: {pointer.size} elements")
+        fail(f"{pointer.name}[{index}] is out of range: {pointer.size} elements")
 
 
 def atomic_add(pointer, index, value):
@@ -102,7 +108,8 @@ def atomic_max(pointer, index, value):
     return pointer.change(index, lambda old: max(old, value))
 
 
-atomic_add_float = atomic_add
+def atomic_add_float(pointer, index, value):
+    pointer.change(index, lambda old: old + value)
 
 
 def given(pointer):
@@ -112,17 +119,30 @@ def given(pointer):
 # --- arithmetic
 
 
-def exp2(x):
+def _checked(name, x):
     if type(x) is not _F32:
-        fail(f"exp2 of {type(x).__name__}: computed in float64")
-    y = np.exp2(x)
-    return y if not y < _TINY else _F32(0)
+        fail(f"{name} of {type(x).__name__}: computed in float64")
+    return x
+
+
+def _flushed(x):
+    return x if not abs(x) < _TINY else x * _F32(0)
+
+
+def exp2(x):
+    return _flushed(np.exp2(_checked("exp2", x)))
+
+
+def reciprocal(x):
+    return _flushed(_F32(1) / _flushed(_checked("reciprocal", x)))
 
 
 def rsqrt(x):
-    if type(x) is not _F32:
-        fail(f"rsqrt of {type(x).__name__}: computed in float64")
-    return _F32(1) / np.sqrt(x)
+    return _flushed(_F32(1) / np.sqrt(_flushed(_checked("rsqrt", x))))
+
+
+def maximum(a, b):
+    return np.maximum(_checked("maximum", a), _checked("maximum", b))
 
 
 def largest(*values):
@@ -141,9 +161,12 @@ def least(*values):
     return found
 
 
-SIMULATED = {
-    f.__name__: f for f in (thread, threads, block, blocks, load1, load8, store1, store8, given, exp2)
-}  # add the intrinsics of prims here
+# the intrinsics of prims, and what of numba.cuda it hands on: a new one is added here
+_WHERE = (thread, threads, block, blocks)
+_MEMORY = (load1, load4, load8, store1, store4, store8, store4_int, given, prefetch)
+_ATOMICS = (atomic_add, atomic_max, atomic_add_float)
+_ARITHMETIC = (exp2, reciprocal, rsqrt, maximum)
+SIMULATED = {f.__name__: f for f in (*_WHERE, *_MEMORY, *_ATOMICS, *_ARITHMETIC)}
 
 
 def _tree(kind, value, two):

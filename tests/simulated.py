@@ -144,8 +144,6 @@ class SimulatedLibrary(Library):
         self._wait("read")
         return host(x)
 
-    fetch = read
-
     # --- the device
 
     def launch(self, kernel, blocks, threads, *args):
