@@ -177,8 +177,6 @@ class _Rebinding:
             return _MODULES[id(x)]
         if isinstance(x, types.ModuleType):
             return _MATH if x.__name__ == "math" else _Module(self, x)
-        if x is cuda.syncthreads:
-            return _MODULES[id(cuda)].syncthreads
         if hasattr(x, "py_func") or isinstance(x, types.FunctionType):
             return self.function(x)
         if type(x).__name__ == "_Intrinsic":

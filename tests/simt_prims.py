@@ -36,6 +36,10 @@ def blocks():
     return now.blocks
 
 
+def syncthreads():
+    now.machine.barrier("syncthreads")
+
+
 # --- memory
 
 
@@ -162,7 +166,7 @@ def least(*values):
 
 
 # the intrinsics of prims, and what of numba.cuda it hands on: a new one is added here
-_WHERE = (thread, threads, block, blocks)
+_WHERE = (thread, threads, block, blocks, syncthreads)
 _MEMORY = (load1, load4, load8, store1, store4, store8, store4_int, given, prefetch)
 _ATOMICS = (atomic_add, atomic_max, atomic_add_float)
 _ARITHMETIC = (exp2, reciprocal, rsqrt, maximum)
@@ -266,8 +270,7 @@ class Cuda:
     def laneid(self):
         return now.thread.index & 31
 
-    def syncthreads(self):
-        now.machine.barrier("syncthreads")
+    syncthreads = staticmethod(syncthreads)
 
     def syncthreads_or(self, value):
         return int(any(now.machine.barrier("syncthreads_or", value)))
