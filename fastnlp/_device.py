@@ -213,10 +213,6 @@ class Library(abc.ABC):
         """Return a copy on the device of an array on the host."""
 
     @abc.abstractmethod
-    def fetch(self, x: DeviceArray) -> Any:
-        """Return a copy on the host; the host waits for it."""
-
-    @abc.abstractmethod
     def run(self, kernel: Any, words: tuple[str | None, ...], blocks: int, threads: int, args: list[Any]) -> None:
         """Launch a kernel on the current stream: addresses and numbers."""
 

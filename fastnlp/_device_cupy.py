@@ -148,10 +148,6 @@ class CupyLibrary(Library):
         with cupy.cuda.Device(self.device):
             return self.wrap(cupy.asarray(x))
 
-    def fetch(self, x: DeviceArray) -> Any:
-        with cupy.cuda.Device(self.device):
-            return cupy.asnumpy(x.owner)
-
     def run(self, kernel: Any, words: tuple[str | None, ...], blocks: int, threads: int, args: list[Any]) -> None:
         from fastnlp.kernels.cuda import prims
 

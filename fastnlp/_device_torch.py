@@ -96,9 +96,6 @@ class TorchLibrary(Library):
     def upload(self, x: Any) -> DeviceArray:
         return self.wrap(torch.as_tensor(x).to(self.torch_device, copy=True))
 
-    def fetch(self, x: DeviceArray) -> Any:
-        return x.owner.cpu().numpy()
-
     def run(self, kernel: Any, words: tuple[str | None, ...], blocks: int, threads: int, args: list[Any]) -> None:
         from fastnlp.kernels.cuda import prims
 
