@@ -15,16 +15,23 @@ elements may also be indexed.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cuda.bindings import driver
 from llvmlite import ir
 from numba import cuda, types
 from numba.cuda.core import config
+from numba.cuda.dispatcher import CUDACache
 from numba.cuda.extending import intrinsic
+
+from fastnlp.kernels.cpu import _jit
 
 _WORDS = {
     "f32*": types.CPointer(types.float32),
@@ -129,30 +136,99 @@ def launch(
     stream: int,
     args: Sequence[Any],
 ) -> None:
-    """Launch a kernel on a stream of the current device, which is `device`; `args` are addresses and numbers."""
-    if blocks:
-        _configured(kernel, kernel.signature_for(words), device, blocks, threads, stream)(*args)
+    """Launch a kernel on a stream of the current device, which is `device`; `args` are addresses and numbers.
+
+    Raises
+    ------
+    RuntimeError
+        It cannot be compiled or run on this machine, and why; or a graph is being captured before it is compiled.
+    """
+    if not blocks:
+        return
+    try:
+        _configured(kernel, words, device, blocks, threads, stream)(*args)
+    except Exception as error:
+        if not _of_the_toolkit(error):
+            raise
+        from fastnlp._detect import explained
+
+        raise explained(error) from error
 
 
 @functools.lru_cache(maxsize=1024)
 def _configured(
-    kernel: Kernel, signature: tuple[str, ...], device: int, blocks: int, threads: int, stream: int
+    kernel: Kernel, words: tuple[str | None, ...], device: int, blocks: int, threads: int, stream: int
 ) -> Callable[..., None]:
     """Return a compiled kernel bound to a grid and a stream."""
+    signature = kernel.signature_for(words)
+    made = _compiled.get((kernel, signature, device))
+    if made is None:
+        if _capturing(stream):
+            raise RuntimeError(
+                f"{kernel.name} is not compiled yet, which cannot be done while a CUDA graph is captured: "
+                "call the function once with such arguments before the capture"
+            )
+        made = _compiled[kernel, signature, device] = _compile(kernel, signature)
     before = config.CUDA_LOW_OCCUPANCY_WARNINGS
     config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # a small batch is no mistake
     try:
         at = cuda.external_stream(stream) if stream else cuda.default_stream()
-        configured: Callable[..., None] = compiled(kernel, signature, device)[blocks, threads, at]
+        configured: Callable[..., None] = made[blocks, threads, at]
     finally:
         config.CUDA_LOW_OCCUPANCY_WARNINGS = before
     return configured
 
 
+_compiled: dict[tuple[Kernel, tuple[str, ...], int], Any] = {}
+
+
+def _compile(kernel: Kernel, signature: tuple[str, ...]) -> Any:
+    """Compile a kernel for one of its signatures and the current device, or load it from the disk."""
+    dispatcher = cuda.jit(launch_bounds=(kernel.threads, 1))(kernel.function)
+    folder = _cache_folder()
+    if folder is not None:
+        dispatcher._cache = _cache(kernel, folder)
+    dispatcher.compile(kernel.types(signature).args)
+    dispatcher._specialized = True  # one set of types: arguments are not looked at
+    dispatcher.disable_compile()
+    return dispatcher
+
+
 @functools.cache
-def compiled(kernel: Kernel, signature: tuple[str, ...], device: int) -> Any:
-    """Return a kernel compiled for one of its signatures and the current device, from the disk if it is there."""
-    return cuda.jit(kernel.types(signature), launch_bounds=(kernel.threads, 1), cache=True)(kernel.function)
+def _cache_folder() -> Path | None:
+    """Return where compiled kernels are kept: a folder of these sources and this compiler, beside the CPU's kernels."""
+    folder = _jit.cache_folder()
+    if folder is None:
+        return None
+    digest = hashlib.sha256(version("numba-cuda").encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    folder /= f"cuda-{digest.hexdigest()[:16]}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        return None
+    return folder
+
+
+def _cache(kernel: Kernel, folder: Path) -> CUDACache:
+    """Return a cache of a kernel in files that know all sources: the compiler's own sees those of one file change."""
+    cache = CUDACache(kernel.function)
+    cache._cache_file = _jit._Files(folder, kernel.name)
+    return cache
+
+
+def _capturing(stream: int) -> bool:
+    error, status = driver.cuStreamIsCapturing(stream)
+    if error == driver.CUresult.CUDA_ERROR_STREAM_CAPTURE_IMPLICIT:  # another stream is, and this one is in its way
+        return True
+    return bool(error == driver.CUresult.CUDA_SUCCESS and status != driver.CUstreamCaptureStatus(0))
+
+
+def _of_the_toolkit(error: Exception) -> bool:
+    """Tell whether an error is the driver's, or of a library of the toolkit, and not a fault in a kernel."""
+    module = type(error).__module__
+    return module.partition(".")[0] == "cuda" or ".cudadrv." in module
 
 
 part = cuda.jit(device=True, inline="always")
