@@ -8,7 +8,8 @@ a file of its own (``_device_cupy.py``, ``_device_torch.py``), imported when an 
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
@@ -114,7 +115,7 @@ class DeviceArray:
     def reshape(self, *shape: Any) -> DeviceArray:
         """Return a view of another shape, or a copy where there is no such view."""
         wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple) else shape
-        return self if wanted == self.shape else self.library.wrap(self.owner.reshape(wanted))
+        return self if wanted == self.shape else self.library.reshape(self, wanted)
 
     def moveaxis(self, source: int, to: int) -> DeviceArray:
         """Return a view with one axis elsewhere."""
@@ -147,6 +148,8 @@ class Library(abc.ABC):
 
     name: str
     device: int
+    out_of_memory: type[Exception] = MemoryError
+    """What it raises where the device has no more memory."""
 
     @abc.abstractmethod
     def wrap(self, owner: Any) -> DeviceArray:
@@ -236,6 +239,10 @@ class Library(abc.ABC):
     def properties(self) -> dict[str, int]:
         """Return ``processors`` and ``shared`` (bytes a block may share), of the device."""
 
+    def reshape(self, x: DeviceArray, shape: Any) -> DeviceArray:
+        """Return a view of another shape, or a copy where there is no such view."""
+        return self.wrap(x.owner.reshape(shape))
+
     @cached_property
     def processors(self) -> int:
         """How many multiprocessors the device has."""
@@ -258,6 +265,15 @@ class Library(abc.ABC):
                 words.append("i64" if isinstance(x, int) else "f32")
                 values.append(x)
         self.run(kernel, tuple(words), blocks, threads, values)
+
+    @contextmanager
+    def memory_errors(self, remedy: str) -> Iterator[None]:
+        """Let an allocation that fails in here say what helps, in the library's own exception."""
+        try:
+            yield
+        except self.out_of_memory as error:
+            error.args = (f"{error} ({remedy})",)
+            raise
 
     def __str__(self) -> str:
         return f"{self.name}:{self.device}"

@@ -61,6 +61,7 @@ class CupyLibrary(Library):
     """CuPy arrays on one device."""
 
     name = "cupy"
+    out_of_memory = cupy.cuda.memory.OutOfMemoryError
 
     def __init__(self, device: int) -> None:
         self.device = device
@@ -98,6 +99,10 @@ class CupyLibrary(Library):
         with cupy.cuda.Device(self.device):
             return self.wrap(cupy.ascontiguousarray(x.owner))
 
+    def reshape(self, x: DeviceArray, shape: Any) -> DeviceArray:
+        with cupy.cuda.Device(self.device):
+            return self.wrap(x.owner.reshape(shape))
+
     def moveaxis(self, x: DeviceArray, source: int, to: int) -> DeviceArray:
         return self.wrap(cupy.moveaxis(x.owner, source, to))
 
@@ -106,8 +111,12 @@ class CupyLibrary(Library):
             out.owner[...] = source.owner.reshape(out.shape)
 
     def matmul(self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *, accumulate: bool = False) -> None:
-        from cupy_backends.cuda.libs import cublas
+        try:
+            from cupy_backends.cuda.libs import cublas
+        except ImportError as error:
+            from fastnlp._detect import INSTALL
 
+            raise ImportError(f"CuPy does not find cuBLAS, a library of the CUDA toolkit: {INSTALL}") from error
         if not a.size or not b.size:
             if not accumulate:
                 out.owner.fill(0)

@@ -35,6 +35,7 @@ class TorchLibrary(Library):
     """Tensors on one CUDA device."""
 
     name = "cuda"
+    out_of_memory = torch.OutOfMemoryError
 
     def __init__(self, device: torch.device) -> None:
         self.torch_device = device
@@ -44,7 +45,10 @@ class TorchLibrary(Library):
         owner = owner.detach()
         if owner.is_neg():
             owner = owner.resolve_neg()
-        return DeviceArray(owner, self, tuple(owner.shape), owner.stride(), _dtypes()[owner.dtype])
+        dtype = _dtypes().get(owner.dtype)
+        if dtype is None:
+            raise TypeError(f"there are no kernels for tensors of {owner.dtype} on a GPU")
+        return DeviceArray(owner, self, tuple(owner.shape), owner.stride(), dtype)
 
     def address(self, x: DeviceArray) -> int:
         return int(x.owner.data_ptr())
@@ -63,7 +67,7 @@ class TorchLibrary(Library):
         x.owner.zero_()
 
     def cast(self, x: DeviceArray, dtype: Any) -> DeviceArray:
-        return self.wrap(x.owner.to(_torch_dtype(dtype), copy=True))
+        return self.wrap(x.owner.to(_torch_dtype(dtype), copy=True, memory_format=torch.contiguous_format))
 
     def ready(self, x: DeviceArray) -> DeviceArray:
         return x if x.contiguous else self.wrap(x.owner.contiguous())
@@ -76,6 +80,11 @@ class TorchLibrary(Library):
 
     def matmul(self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *, accumulate: bool = False) -> None:
         wide = {} if out.dtype == a.dtype else {"out_dtype": torch.float32}
+        if wide and not hasattr(torch.ops.aten.mm, "dtype_out"):
+            raise NotImplementedError(
+                f"float16 and bfloat16 on a GPU need torch 2.8 or newer, whose matrix products have float32 sums; "
+                f"this is {torch.__version__}: pip install --upgrade torch, or convert to float32"
+            )
         if accumulate:
             torch.addmm(out.owner, a.owner, b.owner, **wide, out=out.owner)
         else:
@@ -94,7 +103,7 @@ class TorchLibrary(Library):
         return self.wrap(torch.cumsum(x.owner, 0))
 
     def upload(self, x: Any) -> DeviceArray:
-        return self.wrap(torch.as_tensor(x).to(self.torch_device, copy=True))
+        return self.wrap(torch.tensor(x, device=self.torch_device))  # as_tensor warns of read-only arrays
 
     def run(self, kernel: Any, words: tuple[str | None, ...], blocks: int, threads: int, args: list[Any]) -> None:
         from fastnlp.kernels.cuda import prims
@@ -104,7 +113,8 @@ class TorchLibrary(Library):
             prims.launch(kernel, words, blocks, threads, self.device, stream, args)
 
     def capturing(self) -> bool:
-        return bool(torch.cuda.is_current_stream_capturing())
+        with torch.cuda.device(self.torch_device):
+            return bool(torch.cuda.is_current_stream_capturing())
 
     def pinned(self, n: int) -> Pinned:
         host = torch.zeros(n, dtype=torch.int64, pin_memory=True)
