@@ -3,7 +3,8 @@
 A backend provides ``arrange``, which sorts the entries of the matrix into blocks and diagonals, and ``train``, which
 trains on some diagonals of the blocks of a round. The schedule is told in ``kernels/reference/glove.py``. Beside this
 file, `_glove_checks` reads what `fit` is given, `_glove_grid` cuts the matrix into blocks and orders an epoch,
-`_glove_state` holds the parameters, and `_glove_checkpoint` writes and reads them.
+`_glove_state` holds the parameters, `_glove_training` and `_glove_device` make the visits of an epoch on the CPU and on
+a GPU, and `_glove_checkpoint` writes and reads the state.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from math import inf, isfinite
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from fastnlp._arrays import Array
-from fastnlp._checks import integer, positive
-from fastnlp._dispatch import kernels_for
+from fastnlp._checks import flag, integer, positive
+from fastnlp._dispatch import implementation, kernels_for, why_missing
 from fastnlp.ops._glove_checkpoint import Checkpoints, Position, Saved, fingerprint
 from fastnlp.ops._glove_checks import checked_counts, checked_frozen, checked_initial, checked_words, csr_arrays
 from fastnlp.ops._glove_grid import Grid
 from fastnlp.ops._glove_state import NAMES, State
+from fastnlp.ops._glove_training import Training
 
 _SETTINGS = ("dim", "x_max", "alpha", "lr", "bias_lr", "grad_clip", "shuffle", "seed")  # on which the vectors depend
 _TELL = 1.0  # seconds between two reports within an epoch
@@ -166,6 +168,7 @@ class GloVe:
         checkpoint_seconds: float | None = None,
         resume: bool | str | os.PathLike[str] = False,
         progress: Callable[[float, int, float], object] | None = None,
+        hogwild: bool = False,
         backend: str | None = None,
     ) -> GloVe:
         """Train on co-occurrence counts, from the beginning, from given vectors, or from a checkpoint.
@@ -202,8 +205,13 @@ class GloVe:
         progress
             Called after each epoch as ``progress(done, epochs, loss)``, and within a long one every second: `done` is
             then not whole, and the loss that of the part of the epoch. If it raises, a checkpoint is written first.
+        hogwild
+            With backend "cuda", train the counts of a visit to the blocks all at once, with atomic additions: faster
+            where there are few counts a word, or few words. The vectors then differ from run to run.
         backend
-            "reference" or "cpu"; default: "cpu" where its packages are installed.
+            "reference", "cpu" or "cuda"; default: "cpu" where its packages are installed. "cuda" copies the counts and
+            the vectors to CuPy's current GPU, trains there, and brings the vectors back after each epoch. It needs
+            about 40 bytes there for each stored count while they are sorted, then 12, beside the vectors.
 
         Returns
         -------
@@ -237,7 +245,10 @@ class GloVe:
         strength = positive("pull", pull, or_zero=True)
         if strength and given is None:
             raise ValueError("pull draws the vectors to those of initial: give initial")
-        kernels = kernels_for("glove", backend, matrix.data)
+        on_gpu = (backend or os.environ.get("FASTNLP_BACKEND")) == "cuda"
+        if flag("hogwild", hogwild) and not on_gpu:
+            raise ValueError(f"hogwild=True is for backend='cuda', got backend={backend!r}")
+        prepare = _on_gpu(hogwild) if on_gpu else partial(Training, kernels_for("glove", backend))
 
         grid = Grid.deal(matrix, self._random(0))
         state = State(grid, self.dim, self._random(1), (self.lr / (self.bias_lr or self.lr)) ** 2)
@@ -256,9 +267,13 @@ class GloVe:
             losses, position = saved.losses, saved.position
         self.words, self.loss_ = words, losses
         self._keep(state)
-        entries = grid.arrange(kernels, matrix, self.x_max, self.alpha)
+        limits = state.limits(inf if self.grad_clip is None else self.grad_clip)
+        training = prepare(matrix, grid, state, self.x_max, self.alpha, limits, self.lr)
+        pulled = bool(strength) and given is not None
+        changed = pulled or still is not None  # by what is done after each epoch
 
         def now() -> Saved:
+            training.bring(squares=True)
             values, squares = state.take(), state.take_squares()
             return Saved(self._settings(), source, words, self.loss_, position, values, squares)
 
@@ -280,12 +295,15 @@ class GloVe:
                 tell(len(self.loss_) + part, position.total / (part * matrix.nnz))
 
         while len(self.loss_) < self.epochs and not self._settled():
-            self._epoch(kernels, entries, grid, state, position, between_visits)
-            if strength and given is not None:
+            self._epoch(training, grid, position, between_visits)
+            training.bring(squares=changed)
+            if pulled:
                 state.pull(given.rows, given.sums, strength, self.lr)
             loss = position.total / matrix.nnz
             if not (state.end_epoch() and isfinite(loss)):
                 self._diverged(None)
+            if changed:
+                training.send()
             self._keep(state)
             self.loss_.append(loss)
             position = Position()
@@ -375,31 +393,20 @@ class GloVe:
             raise ValueError("save needs the words: call fit(counts, vocab), or write the array with np.save")
         vectors.save(path, **options)
 
-    def _epoch(
-        self,
-        kernels: ModuleType,
-        entries: tuple[Array, ...],
-        grid: Grid,
-        state: State,
-        position: Position,
-        between_visits: Callable[[float], None],
-    ) -> None:
+    def _epoch(self, training: Any, grid: Grid, position: Position, between_visits: Callable[[float], None]) -> None:
         """Make the visits of an epoch that are left, and move `position` along.
 
-        Between two visits a function is called with the part of the epoch that is done.
+        After some visits a function is called with the part of the epoch that is done.
         """
-        blocks = len(grid.words)
-        cost, failed = np.empty(blocks), np.empty(blocks, np.int64)
-        limits = state.limits(inf if self.grad_clip is None else self.grad_clip)
         order = grid.order(self._random(2, len(self.loss_) if self.shuffle == "epoch" else 0))
-        for s, diagonals in order[position.visits :]:
-            parameters = state.x, state.y, state.gx, state.gy
-            kernels.train(*entries, s, diagonals, *parameters, limits, self.lr, cost, failed)
+        for cost, failed in training.visits(order[position.visits :]):
             if failed.max() >= 0:
-                block = int((failed >= 0).argmax())
-                self._diverged(grid.pair(s, block, entries[0][failed[block]]))
-            position.visits += 1
-            position.total += float(cost.sum())
+                visit, block = np.argwhere(failed >= 0)[0].tolist()
+                s = order[position.visits + visit][0]
+                self._diverged(grid.pair(s, block, training.places(failed[visit, block])))
+            for losses in cost:
+                position.visits += 1
+                position.total += float(losses.sum())
             if position.visits < len(order):
                 between_visits(position.visits / len(order))
 
@@ -439,6 +446,17 @@ class GloVe:
             f"the training diverged in epoch {done + 1} of {self.epochs}{at}: use {lower}; "
             f"the vectors of epoch {done} are kept"
         )
+
+
+def _on_gpu(hogwild: bool) -> Callable[..., Any]:
+    """Return what makes a training on the GPU."""
+    reason = why_missing("cuda")
+    if reason is not None:
+        raise ImportError(f"backend 'cuda' cannot run: {reason}")
+    from fastnlp.ops import _glove_device
+
+    library = _glove_device.cupy_library()
+    return partial(_glove_device.DeviceTraining, library, implementation("glove", "cuda"), hogwild=hogwild)
 
 
 def _resumed(resume: Any, checkpoint: Any) -> Any:
