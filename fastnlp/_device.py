@@ -279,14 +279,6 @@ class Library(abc.ABC):
         return f"{self.name}:{self.device}"
 
 
-def on_gpu(x: Any) -> bool:
-    """Tell whether `x` lives on a GPU: a CuPy array, a CUDA tensor (a traced one, too), a `DeviceArray`."""
-    if isinstance(x, DeviceArray):
-        return True
-    root = _root(x)
-    return root == "cupy" or (root == "torch" and x.is_cuda)
-
-
 def of(x: Any) -> DeviceArray:
     """Return a CuPy array or a CUDA tensor as a `DeviceArray`; one that is already comes back as it is.
 
@@ -297,19 +289,13 @@ def of(x: Any) -> DeviceArray:
     """
     if isinstance(x, DeviceArray):
         return x
-    root = _root(x)
-    if root == "cupy":
+    roots = {base.__module__.partition(".")[0] for base in type(x).__mro__}
+    if "cupy" in roots:
         from fastnlp._device_cupy import library_of
 
         return library_of(x).wrap(x)
-    if root == "torch" and x.is_cuda:
+    if "torch" in roots and x.is_cuda:
         from fastnlp._device_torch import library_on
 
         return library_on(x.device).wrap(x)
     raise TypeError(f"not an array on a GPU: {type(x).__name__}")
-
-
-def _root(x: Any) -> str:
-    """Name the array library that the type of `x` comes from; subclasses of its arrays are its arrays."""
-    roots = (base.__module__.partition(".")[0] for base in type(x).__mro__)
-    return next((root for root in roots if root in ("cupy", "torch")), "")

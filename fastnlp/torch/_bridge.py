@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fastnlp import _device
+from fastnlp import _arrays, _device
 from fastnlp._device import DeviceArray
 from fastnlp._op import Op, Output, op_of
 
@@ -240,7 +240,7 @@ def _asked(op: Op, wrt: Sequence[bool], values: Sequence[Any]) -> list[tuple[str
 
 def _array(tensor: Tensor) -> Any:
     """Return a tensor as kernels take it; on the CPU in a dtype that NumPy has."""
-    if _device.on_gpu(tensor):
+    if _arrays.on_device(tensor):
         return _device.of(tensor)
     tensor = tensor.detach()
     if tensor.is_floating_point() and tensor.dtype not in _NUMPY_HAS:
