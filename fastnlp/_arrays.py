@@ -73,9 +73,10 @@ def common_library(*arrays: Any) -> str:
         )
     several = [x for x in arrays if x is not None]
     if libraries & _ON_GPU and len(several) > 1:
-        places = {str(_device.of(x).library) for x in several}
+        places = {_device.of(x).library for x in several}
         if len(places) > 1:
-            raise ValueError(f"arrays on {' and '.join(sorted(places))} are mixed in one call: move them to one GPU")
+            names = " and ".join(sorted(map(str, places)))
+            raise ValueError(f"arrays on {names} are mixed in one call: move them to one GPU")
     return libraries.pop() if libraries else "numpy"
 
 

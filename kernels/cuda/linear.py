@@ -108,23 +108,25 @@ def sum_slices(x, pitch, n, classes, columns, rows, partial):
     """Sum `rows` rows a block, a column a thread: partial (slices, classes)."""
     part = np.int64(block()) // columns
     v = (np.int64(block()) - part * columns) * threads() + thread()
-    if v < classes:
+    while v < classes:
         total = _ZERO
         row, end = part * rows, min(part * rows + rows, n)
         while row < end:
             total += load1(x, row * pitch + v)
             row += 1
         partial[part * classes + v] = total
+        v += columns * threads()
 
 
 @kernel("f32* i64 i64 i64 f32*", threads=_THREADS)
 def sum_partial(partial, slices, classes, accumulate, total):
     """total = the sum over slices, in order, or that added to it."""
     v = np.int64(block()) * threads() + thread()
-    if v < classes:
+    while v < classes:
         s = total[v] if accumulate == 1 else _ZERO
         part = np.int64(0)
         while part < slices:
             s += partial[part * classes + v]
             part += 1
         total[v] = s
+        v += np.int64(blocks()) * threads()
