@@ -133,6 +133,14 @@ def _flushed(x):
     return x if not abs(x) < _TINY else x * _F32(0)
 
 
+def above8(a, b):
+    return tuple(bool(x > y or (x != x and y == y)) for x, y in zip(a, b, strict=True))
+
+
+def choose8(chosen, a, b):
+    return tuple(x if c else y for c, x, y in zip(chosen, a, b, strict=True))
+
+
 def exp2(x):
     return _flushed(np.exp2(_checked("exp2", x)))
 
@@ -169,7 +177,7 @@ def least(*values):
 _WHERE = (thread, threads, block, blocks, syncthreads)
 _MEMORY = (load1, load4, load8, store1, store4, store8, store4_int, given, prefetch)
 _ATOMICS = (atomic_add, atomic_max, atomic_add_float)
-_ARITHMETIC = (exp2, reciprocal, rsqrt, maximum)
+_ARITHMETIC = (exp2, reciprocal, rsqrt, maximum, above8, choose8)
 SIMULATED = {f.__name__: f for f in (*_WHERE, *_MEMORY, *_ATOMICS, *_ARITHMETIC)}
 
 

@@ -276,7 +276,7 @@ def _address(builder, pointer, index, index_type):
 
 
 _F32, _I32, _I16 = ir.FloatType(), ir.IntType(32), ir.IntType(16)
-_EIGHT = types.UniTuple(types.float32, 8)
+_EIGHT, _EIGHT_BITS = types.UniTuple(types.float32, 8), types.UniTuple(types.boolean, 8)
 _FOUR = types.UniTuple(types.float32, 4)
 _FOUR_FLOATS, _FOUR_WORDS = ir.VectorType(_F32, 4), ir.VectorType(_I32, 4)
 _STORED = {types.float32: "f32", types.int16: "f16", types.uint16: "bf16"}
@@ -543,10 +543,29 @@ def rsqrt(typingctx, x):
     return types.float32(types.float32), codegen
 
 
-@part
-def choose(condition, a, b):
-    """Return a where the condition holds, else b: one instruction, no branch, and less for the compiler to see."""
-    return cuda.selp(condition, a, b)
+@intrinsic
+def above8(typingctx, a, b):
+    """Tell which of the eight of a are above those of b; NaN is above all else."""
+
+    def codegen(context, builder, signature, args):
+        found = []
+        for k in range(8):
+            x, y = builder.extract_value(args[0], k), builder.extract_value(args[1], k)
+            found.append(builder.and_(builder.fcmp_unordered(">", x, y), builder.fcmp_ordered("==", y, y)))
+        return context.make_tuple(builder, _EIGHT_BITS, found)
+
+    return _EIGHT_BITS(_EIGHT, _EIGHT), codegen
+
+
+@intrinsic
+def choose8(typingctx, chosen, a, b):
+    """Return those of the eight of a that are chosen, by eight booleans, and those of b elsewhere."""
+
+    def codegen(context, builder, signature, args):
+        picked = [builder.select(*(builder.extract_value(x, k) for x in args)) for k in range(8)]
+        return context.make_tuple(builder, signature.return_type, picked)
+
+    return a(_EIGHT_BITS, a, a), codegen
 
 
 @part
@@ -614,14 +633,14 @@ def from_lane(v, mask):
 
 @part
 def shared_floats():
-    """Return 2048 float32 that the block shares."""
-    return cuda.shared.array(2048, types.float32)
+    """Return 4096 float32 that the block shares."""
+    return cuda.shared.array(4096, types.float32)
 
 
 @part
 def shared_ints():
-    """Return 2048 int32 that the block shares."""
-    return cuda.shared.array(2048, types.int32)
+    """Return 4096 int32 that the block shares."""
+    return cuda.shared.array(4096, types.int32)
 
 
 @part
