@@ -11,7 +11,7 @@ import numpy as np
 from fastnlp.kernels.cuda.prims import block_max, block_sum, exp2, load1, load8, part, thread, threads
 
 LOG2E = np.float32(1.4426950408889634)
-LOWEST = np.float32(-3.0e38)
+LOWEST = np.finfo(np.float32).min
 """Where a maximum starts: finite, so that the difference of two such is 0."""
 NEGATIVE_INFINITY, _ZERO = np.float32(-np.inf), np.float32(0)
 
