@@ -21,13 +21,17 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from cuda.bindings import driver
 from llvmlite import ir
 from numba import cuda, types
+from numba.cuda import dispatcher
+from numba.cuda.api import get_current_device
 from numba.cuda.core import config
+from numba.cuda.cudadrv.error import CudaSupportError
 from numba.cuda.dispatcher import CUDACache
 from numba.cuda.extending import intrinsic
 
@@ -231,8 +235,22 @@ def _of_the_toolkit(error: Exception) -> bool:
     return module.partition(".")[0] == "cuda" or ".cudadrv." in module
 
 
-part = cuda.jit(device=True, inline="always")
-"""Decorates a function that kernels call: compiled into them."""
+part = cuda.jit(device=True, forceinline=True)
+"""Decorates a function that kernels call: typed once, and compiled into them."""
+
+block_memory = cuda.jit(device=True, inline="always")
+"""Decorates a function that returns memory that the block shares."""
+
+
+def _capability() -> Any:
+    """Return the current device, for which parts are typed; where there is none, what stands for the oldest one."""
+    try:
+        return get_current_device()
+    except CudaSupportError:
+        return SimpleNamespace(compute_capability=(8, 0))
+
+
+dispatcher.get_current_device = _capability
 
 syncthreads = cuda.syncthreads
 
@@ -631,13 +649,13 @@ def from_lane(v, mask):
     return cuda.shfl_xor_sync(_ALL, v, mask)
 
 
-@part
+@block_memory
 def shared_floats():
     """Return 4096 float32 that the block shares."""
     return cuda.shared.array(4096, types.float32)
 
 
-@part
+@block_memory
 def shared_ints():
     """Return 4096 int32 that the block shares."""
     return cuda.shared.array(4096, types.int32)
@@ -649,13 +667,13 @@ def any_thread(flag):
     return cuda.syncthreads_or(np.int32(1) if flag else np.int32(0)) != 0
 
 
-@part
+@block_memory
 def scratch():
     """Return what the reductions of a block go through: one float32 a warp."""
     return cuda.shared.array(32, types.float32)
 
 
-@part
+@block_memory
 def scratch64():
     """Return what reductions of float64 go through."""
     return cuda.shared.array(32, types.float64)
@@ -720,13 +738,13 @@ def block_sums(a, b, shared):
     return a, b
 
 
-@part
+@block_memory
 def scratch_pairs():
     """Return what `block_sums` goes through: two float32 a warp."""
     return cuda.shared.array(64, types.float32)
 
 
-@part
+@block_memory
 def scratch_places():
     """Return what `block_first` goes through beside `scratch`: one int32 a warp."""
     return cuda.shared.array(32, types.int32)
