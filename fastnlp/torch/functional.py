@@ -122,14 +122,16 @@ def linear_cross_entropy(
     workspace: int | None = None,
     deterministic: bool | None = None,
     return_stats: bool = False,
+    compact: bool = False,
+    num_valid: int | None = None,
 ) -> Any:
     """Cross-entropy of a linear classifier, its logits never whole, as ``torch.nn.functional.linear_cross_entropy``.
 
     Parameters
     ----------
     input
-        ``(..., D)``; leading axes are free. float16 and bfloat16 are computed in float32, and their loss comes back in
-        float32.
+        ``(..., D)``; leading axes are free. float16 and bfloat16 are computed in float32 (on a GPU their logits are
+        rounded to 16 bits, and all sums are in float32), and their loss comes back in float32.
     linear_weight
         ``(C, D)``; or ``(C, d1, ..., dk, D)`` for `input` ``(N, D)``: a classifier for each of the places d.
     target
@@ -148,14 +150,14 @@ def linear_cross_entropy(
     options
         A ``torch.nn.LinearCrossEntropyOptions``: its `batch_chunk_size` bounds the workspace by as many rows of logits;
         the rest needs no choice here (sums are in float32 or better, and graphs can be retained).
-    temperature, softcap, z_loss, token_weight, workspace, deterministic, return_stats
+    temperature, softcap, z_loss, token_weight, workspace, deterministic, return_stats, compact, num_valid
         As in `fastnlp.linear_cross_entropy`.
 
     Raises
     ------
     NotImplementedError
-        A device without kernels, an argument without a gradient that requires one, or `z_loss`, `token_weight` or
-        `return_stats` for places.
+        A device without kernels, an argument without a gradient that requires one, or `z_loss`, `token_weight`,
+        `return_stats` or `num_valid` for places.
     RuntimeError
         In the backward of a backward: there is no second derivative.
     TypeError, ValueError
@@ -174,6 +176,8 @@ def linear_cross_entropy(
         "workspace": workspace,
         "deterministic": deterministic,
         "return_stats": return_stats,
+        "compact": compact,
+        "num_valid": num_valid,
     }
     if isinstance(linear_weight, Tensor) and linear_weight.dim() > 2:
         return _of_places(input, linear_weight, target, linear_bias, reduction, given)
@@ -328,8 +332,12 @@ def _workspace_of(options: Any, input: Tensor, linear_weight: Tensor, workspace:
         raise ValueError("options.batch_chunk_size and workspace bound the same thing: give one of them")
     classes, features = linear_weight.shape[0], linear_weight.shape[-1]
     rows_given = math.prod(input.shape[:-1])
-    least = implementation("linear_cross_entropy", backend_of(None)).least_workspace
-    return max(rows * classes * computed.itemsize, least(rows_given, features, classes, computed.itemsize, True))
+    if input.is_cuda:
+        backend, itemsize, padded = "cuda", input.dtype.itemsize, -(-classes // 8) * 8
+    else:
+        backend, itemsize, padded = backend_of(None), computed.itemsize, classes
+    least = implementation("linear_cross_entropy", backend).least_workspace
+    return max(rows * padded * itemsize, least(rows_given, features, classes, itemsize, True))
 
 
 def _of_places(
@@ -341,8 +349,8 @@ def _of_places(
     given: dict[str, Any],
 ) -> Tensor:
     """Compute the loss of a weight ``(C, d1, ..., dk, D)``: a classifier for each place, reduced together."""
-    for name in ("z_loss", "token_weight", "return_stats"):
-        if given[name]:
+    for name, without in (("z_loss", 0.0), ("token_weight", None), ("return_stats", False), ("num_valid", None)):
+        if isinstance(given[name], Tensor) or given[name] != without:
             raise NotImplementedError(f"{name} is not there for a linear_weight of more than two axes: leave it out")
     classes, *places, features = linear_weight.shape
     n, count, shape = len(input), math.prod(places), tuple(target.shape)
@@ -377,7 +385,8 @@ def _of_places(
     counted = target != given["ignore_index"]
     if given["weight"] is None:
         return over(total, counted.sum())
-    return over(total, given["weight"][torch.where(counted, target, 0).long()].mul(counted).sum())
+    label = torch.where(counted, target, 0).long().clamp(0, classes - 1)  # on a GPU a wrong one has not raised yet
+    return over(total, given["weight"][label].mul(counted).sum())
 
 
 def over(total: Tensor, count: Tensor) -> Tensor:

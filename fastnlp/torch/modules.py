@@ -77,8 +77,8 @@ class LinearCrossEntropyLoss(nn.Module):
     bias, device, dtype
         Of the layer.
     reduction, weight, ignore_index, label_smoothing, options, temperature, softcap, z_loss, workspace, deterministic, \
-return_stats
-        As in the function. ``loss(input, target, token_weight=None)`` computes it.
+return_stats, compact
+        As in the function. ``loss(input, target, token_weight=None, num_valid=None)`` computes it.
 
     Raises
     ------
@@ -108,6 +108,7 @@ return_stats
         workspace: int | None = None,
         deterministic: bool | None = None,
         return_stats: bool = False,
+        compact: bool = False,
     ) -> None:
         super().__init__()
         if weight is not None and weight.shape != (num_classes,):
@@ -130,8 +131,11 @@ return_stats
         self.workspace = workspace
         self.deterministic = deterministic
         self.return_stats = return_stats
+        self.compact = compact
 
-    def forward(self, input: Tensor, target: Tensor, *, token_weight: Tensor | None = None) -> Any:
+    def forward(
+        self, input: Tensor, target: Tensor, *, token_weight: Tensor | None = None, num_valid: int | None = None
+    ) -> Any:
         """Return the loss, or ``(loss, stats)`` with `return_stats`."""
         linear_weight, linear_bias = self.linear.weight, self.linear.bias
         if self.out_features:
@@ -154,6 +158,8 @@ return_stats
             workspace=self.workspace,
             deterministic=self.deterministic,
             return_stats=self.return_stats,
+            compact=self.compact,
+            num_valid=num_valid,
         )
 
     def extra_repr(self) -> str:
