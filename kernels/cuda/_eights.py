@@ -1,10 +1,10 @@
-"""Eight features at a time: read, write, divide and sum them, in 16-byte accesses where rows allow them."""
+"""Eight features at a time: sums, and reads and writes of fewer than eight or of some that are not aligned."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fastnlp.kernels.cuda.prims import load1, load8, part, store1, store8
+from fastnlp.kernels.cuda.prims import load1, part, store1
 
 _ZERO = np.float32(0)
 
@@ -25,26 +25,23 @@ def some_of_eight(x, at, there):
 
 
 @part
-def write_eight(x, at, wide, there, v):
-    """Write the eight from `at` on, or the first `there` of them."""
-    if wide:
-        store8(x, at, v)
-    else:
-        store1(x, at, v[0])
-        if there > 1:
-            store1(x, at + 1, v[1])
-        if there > 2:
-            store1(x, at + 2, v[2])
-        if there > 3:
-            store1(x, at + 3, v[3])
-        if there > 4:
-            store1(x, at + 4, v[4])
-        if there > 5:
-            store1(x, at + 5, v[5])
-        if there > 6:
-            store1(x, at + 6, v[6])
-        if there > 7:
-            store1(x, at + 7, v[7])
+def write_some(x, at, there, v):
+    """Write the first `there` of the eight from `at` on."""
+    store1(x, at, v[0])
+    if there > 1:
+        store1(x, at + 1, v[1])
+    if there > 2:
+        store1(x, at + 2, v[2])
+    if there > 3:
+        store1(x, at + 3, v[3])
+    if there > 4:
+        store1(x, at + 4, v[4])
+    if there > 5:
+        store1(x, at + 5, v[5])
+    if there > 6:
+        store1(x, at + 6, v[6])
+    if there > 7:
+        store1(x, at + 7, v[7])
 
 
 @part

@@ -2,8 +2,8 @@
 
 Schedule: a block takes one tile of one sequence. Eight threads side by side, a line, read the 64 features of a row,
 which are a whole line of the memory in 16-bit numbers; line l takes the rows l, l + lines, ... So one long sequence
-keeps ``features / 64`` blocks busy. What the lines found meets in shared memory, where one thread a feature goes through
-it in the order of the lines: nothing is summed by atomics. Each vector is read once.
+keeps ``features / 64`` blocks busy. What the lines found meets in shared memory, where one thread a feature goes
+through it in the order of the lines: nothing is summed by atomics. Each vector is read once.
 
 Sums are float32. A line sums 32 rows before it adds them to its total, so that the error grows with the length of a
 sequence over 32 times the number of lines, not with its length.
