@@ -73,6 +73,13 @@ def test_cross_entropy_has_classes_on_axis_1(dtype, reduction, shape):
     assert_close(grad, torch.autograd.grad(truth, x, upstream.double())[0].double(), dtype)
 
 
+@pytest.mark.parametrize("function", [fastnlp.torch.softmax, fastnlp.torch.log_softmax, fastnlp.torch.logsumexp])
+def test_no_rows_have_gradients_without_rows(function):
+    x = torch.zeros(0, 7, requires_grad=True)
+    (grad,) = torch.autograd.grad(function(x, dim=1).sum(), x)
+    assert grad.shape == (0, 7)
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_gradcheck_and_opcheck(reduction):
     x, w, b, target = operands(n=(5,), d=3, c=4)

@@ -126,7 +126,8 @@ def _gradients(
     op: Op, given: Mapping[str, Any], wrt: Sequence[bool], saved: Sequence[Tensor], dvalue: Tensor, hand_over: bool
 ) -> list[Tensor]:
     """Return the gradients asked for. Those that are in `saved` are copied, or handed over and gone there."""
-    arrays = [_array(x) if x.numel() else None for x in saved]
+    value = saved[:1] if op.keeps_value else ()  # which may be empty, where nothing else that is wanted is
+    arrays = [*map(_array, value), *(_array(x) if x.numel() else None for x in saved[len(value) :])]
     of_array = {id(array): x for array, x in zip(arrays, saved, strict=True) if array is not None}
     grads = op.backward(_plan(op, given), _wanted(op, wrt), tuple(arrays), _array(dvalue))
     gradients = []
