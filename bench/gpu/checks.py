@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 from bench.gpu.machine import ROOT
 from bench.gpu.schedule import environment
 
-TESTS = "tests/test_cuda_device.py"
+TESTS = ("tests/test_cuda_device.py", "tests/test_cuda_device_use.py")
 SANITIZER_FOUND = 99
 """The exit status by which the sanitizer says that it found something."""
 
@@ -35,7 +35,7 @@ def checks() -> list[Check]:
     """Return the tests, memcheck and racecheck."""
     # Not the options of pyproject.toml: they are of plugins that a machine with a GPU need not have.
     pytest = ["-c", os.devnull, "--rootdir", str(ROOT), "--import-mode=importlib", "-p", "no:cacheprovider"]
-    tests = [sys.executable, "-m", "pytest", *pytest, "-q", "-ra", "--tb=short", str(ROOT / TESTS)]
+    tests = [sys.executable, "-m", "pytest", *pytest, "-q", "-ra", "--tb=short", *(str(ROOT / path) for path in TESTS)]
     found = [Check("tests against float64", tests, None if _installed("pytest") else "pytest is not installed")]
     sanitizer = shutil.which("compute-sanitizer") or _beside_nvcc()
     for tool in ("memcheck", "racecheck"):
