@@ -75,7 +75,15 @@ def test_any_axis_and_temperature(gpu, rng, function):
 def test_rows_that_are_not_finite(gpu, function):
     inf, nan = np.inf, np.nan
     rows = np.array(
-        [[1, -inf, 2], [-inf, -inf, -inf], [1, inf, 2], [inf, inf, nan], [1, nan, 2], [1e38, -1e38, 0], [1e4, 1e4, 1e4]],
+        [
+            [1, -inf, 2],
+            [-inf, -inf, -inf],
+            [1, inf, 2],
+            [inf, inf, nan],
+            [1, nan, 2],
+            [1e38, -1e38, 0],
+            [1e4, 1e4, 1e4],
+        ],
         np.float32,
     )
     x = gpu.on_device(np.tile(rows, 8), "float32")
