@@ -46,11 +46,11 @@ def calls():
     logits = x @ w.T
     ends = torch.tensor([0, 7, 8, 40], device=GPU)
 
-    def differentiated(function, *args, **options):
+    def differentiated(function, *args, of=1, **options):
         def call():
-            leaves = [a.detach().requires_grad_() if a.is_floating_point() else a for a in args]
-            value = function(*leaves, **options)
-            return torch.autograd.grad(value.sum(), leaves[0])[0]
+            leaves = [a.detach().requires_grad_() for a in args[:of]]
+            value = function(*leaves, *args[of:], **options)
+            return torch.autograd.grad(value.sum(), leaves)[-1]
 
         return call
 
@@ -59,14 +59,14 @@ def calls():
         "softmax": differentiated(f.softmax, logits, dim=1),
         "log_softmax": differentiated(f.log_softmax, logits, dim=1),
         "logsumexp": differentiated(f.logsumexp, logits, dim=1),
-        "linear_softmax": differentiated(f.linear_softmax, x, w),
+        "linear_softmax": differentiated(f.linear_softmax, x, w, of=2),
         "cross_entropy": differentiated(f.cross_entropy, logits, target),
         "smoothed": differentiated(f.cross_entropy, logits, target, label_smoothing=0.1, softcap=5.0),
         "rows": differentiated(f.cross_entropy, logits, target, reduction="none"),
-        "linear_cross_entropy": differentiated(f.linear_cross_entropy, x, w, target),
-        "num_valid": differentiated(f.linear_cross_entropy, x, w, target, num_valid=32),
-        "softmax_kl_div": differentiated(f.softmax_kl_div, logits, logits.flip(1)),
-        "linear_kl_div": differentiated(f.linear_kl_div, x, w, x.flip(0), w),
+        "linear_cross_entropy": differentiated(f.linear_cross_entropy, x, w, target, of=2),
+        "num_valid": differentiated(f.linear_cross_entropy, x, w, target, num_valid=32, of=2),
+        "softmax_kl_div": differentiated(f.softmax_kl_div, logits, logits.flip(1), of=2),
+        "linear_kl_div": differentiated(f.linear_kl_div, x, w, x.flip(0), w, of=2),
         "pool": differentiated(f.pool, x, mode="mean", cu_seqlens=ends),
     }
 
