@@ -37,6 +37,25 @@ def test_info_shows_what_is_set_wrong(monkeypatch):
     assert "FASTNLP_BACKEND must be one of" in result.stdout
 
 
+def test_info_tells_what_keeps_kernels_from_the_gpu(monkeypatch):
+    from fastnlp import _detect
+
+    gpu = _detect.Gpu("NVIDIA H100", (9, 0), 80 << 30)
+    monkeypatch.setattr(_detect, "toolkit", lambda: {"NVRTC": _detect.Part("/lib/libnvrtc.so", (13, 0))})
+    monkeypatch.setattr(_detect, "driver", lambda: _detect.Driver((13, 0), (gpu,), None))
+    monkeypatch.setattr(_detect, "torch_build", lambda: "")
+    monkeypatch.setattr(_detect, "why_not_running", _detect.why_not_compiled)
+    shown = run("info").stdout
+    for words in ("NVIDIA H100, compute capability 9.0, 80 GiB", "runs CUDA up to 13.0", "13.0 in /lib/libnvrtc.so"):
+        assert words in shown
+    assert "without CUDA" in shown
+    assert "libNVVM, a compiler of the CUDA toolkit, is not found: pip install 'fastnlp-kernels[cuda]'" in shown
+    gone = _detect.Driver(None, (), "no NVIDIA driver is installed")
+    monkeypatch.setattr(_detect, "driver", lambda: gone)
+    monkeypatch.setattr(_detect, "why_not_running", lambda: gone.reason)
+    assert gone.reason in run("info").stdout
+
+
 def test_without_a_command_there_is_help():
     result = run()
     assert result.exit_code == 0

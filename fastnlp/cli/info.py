@@ -72,7 +72,7 @@ def _cache() -> str:
     folder = _jit.cache_folder()
     if folder is None:
         return "kept nowhere, each process compiles anew: set FASTNLP_CACHE_DIR to a folder that you can write to"
-    sizes = [file.stat().st_size for file in folder.glob("*.nbc")]
+    sizes = [file.stat().st_size for file in folder.rglob("*.nbc")]
     return f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB in {folder}"
 
 
