@@ -103,7 +103,8 @@ class TorchLibrary(Library):
         return self.wrap(torch.cumsum(x.owner, 0))
 
     def upload(self, x: Any) -> DeviceArray:
-        return self.wrap(torch.tensor(x, device=self.torch_device))  # as_tensor warns of read-only arrays
+        host = torch.tensor(x).pin_memory()  # a copy from pageable memory would wait for the stream
+        return self.wrap(host.to(self.torch_device, non_blocking=True))
 
     def run(self, kernel: Any, words: tuple[str | None, ...], blocks: int, threads: int, args: list[Any]) -> None:
         from fastnlp.kernels.cuda import prims

@@ -1,7 +1,8 @@
 """`pool`.
 
 A backend provides ``mean(x, begin, end, out)`` and ``max(x, begin, end, out, place)`` for the sequences in rows
-``(R, D)``, and for each its ``..._backward``. The first and the last vector need no kernel: they are rows.
+``(R, D)``, and for each its ``..._backward``. The first and the last vector need no kernel on the CPU: they are rows.
+"cuda", where the host may not know which, has ``ends(x, begin, end, last, out)`` for them, and makes the bounds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fastnlp import _arrays
 from fastnlp._arrays import Array
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
+from fastnlp.ops._sequence_bounds import sequence_bounds
 
 MODES = ("cls", "mean", "max", "last")
 
@@ -31,9 +33,14 @@ class _Plan(NamedTuple):
     out: Array | None
 
     @property
-    def row(self) -> Array | None:
-        """The row that is the whole result of each sequence, if one is."""
-        return {"cls": self.begin[:-1], "last": self.end - 1}.get(self.mode)
+    def is_row(self) -> bool:
+        """Whether the result of each sequence is one of its rows."""
+        return self.mode in ("cls", "last")
+
+    @property
+    def row(self) -> Array:
+        """The row that is the whole result of each sequence."""
+        return self.begin[:-1] if self.mode == "cls" else self.end - 1
 
 
 def _plan(
@@ -45,69 +52,25 @@ def _plan(
     out: Array | None = None,
     backend: str | None = None,
 ) -> _Plan:
-    kernels = kernels_for("pool", backend, hidden, lengths, cu_seqlens)
+    on_gpu = _arrays.on_device(hidden)  # lengths may be on the host all the same
+    placed = (given for given in (lengths, cu_seqlens) if not on_gpu or _arrays.on_device(given))
+    kernels = kernels_for("pool", backend, hidden, *placed)
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
     x = _arrays.floating("hidden", hidden)
-    begin, end = _padded(x.shape, lengths) if cu_seqlens is None else _packed(x.shape, lengths, cu_seqlens)
+    begin, end = sequence_bounds(kernels, x, lengths, cu_seqlens)
     return _Plan(kernels, _arrays.as_rows(x), begin, end, mode, x.shape, _arrays.result_dtype(hidden), out)
-
-
-def _padded(shape: tuple[int, ...], lengths: Any) -> tuple[Array, Array]:
-    """Return the first row of each sequence of ``(B, S, D)``, with the end, and the row behind its last one."""
-    if len(shape) != 3:
-        raise ValueError(
-            f"hidden must have shape (B, S, D), got {shape}: for sequences one after another, (T, D), give cu_seqlens"
-        )
-    batch, steps, _ = shape
-    begin = np.arange(batch + 1) * steps
-    if lengths is None:
-        if batch and not steps:
-            raise ValueError(_empty(0))
-        return begin, begin[1:]
-    counts = _arrays.integers("lengths", lengths)
-    if counts.size != batch:
-        raise ValueError(f"lengths must have an entry for each of the {batch} sequences of hidden, got {counts.size}")
-    wrong = (counts < 1) | (counts > steps)
-    if np.count_nonzero(wrong):
-        n = int(wrong.argmax())
-        if counts[n] == 0:
-            raise ValueError(_empty(n))
-        raise ValueError(
-            f"lengths holds {int(counts[n])} for sequence {n}, but hidden has room for 1 to {steps} vectors"
-        )
-    return begin, begin[:-1] + counts
-
-
-def _packed(shape: tuple[int, ...], lengths: Any, cu_seqlens: Any) -> tuple[Array, Array]:
-    """Return what `_padded` does, for sequences that lie one after another in ``(T, D)`` or ``(1, T, D)``."""
-    if lengths is not None:
-        raise ValueError("lengths and cu_seqlens tell the same in two ways: give one of them")
-    if len(shape) != 2 and not (len(shape) == 3 and shape[0] == 1):
-        raise ValueError(f"hidden must have shape (T, D) or (1, T, D) with cu_seqlens, got {shape}")
-    total = shape[-2]
-    ptr = _arrays.kernel_ready(_arrays.integers("cu_seqlens", cu_seqlens))
-    if not ptr.size or ptr[0] != 0 or ptr[-1] != total:
-        ends = f"from {int(ptr[0])} to {int(ptr[-1])}" if ptr.size else "no entries"
-        raise ValueError(f"cu_seqlens must go from 0 to the {total} vectors of hidden, got {ends}")
-    wrong = ptr[1:] <= ptr[:-1]
-    if np.count_nonzero(wrong):
-        n = int(wrong.argmax())
-        if ptr[n] == ptr[n + 1]:
-            raise ValueError(_empty(n))
-        raise ValueError(f"cu_seqlens falls from {int(ptr[n])} to {int(ptr[n + 1])} at sequence {n}: it must rise")
-    return ptr, ptr[1:]
-
-
-def _empty(n: int) -> str:
-    return f"sequence {n} is empty, so there is nothing to pool: leave empty sequences out"
 
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
     x, out = plan.x, plan.out
-    y = _target(plan)
+    if out is not None:
+        out = _arrays.output(out, (plan.end.size, x.shape[1]), plan.dtype, x)
+    y = _target(x, plan.end.size, out)
     saved: Saved = ()
-    if plan.row is not None:
+    if plan.is_row and _arrays.on_device(x):
+        plan.kernels.ends(x, plan.begin, plan.end, plan.mode == "last", y)
+    elif plan.is_row:
         x.take(plan.row, axis=0, out=y, mode="clip")  # one copy, of x[row] two; none is clipped
     elif plan.mode == "mean":
         plan.kernels.mean(x, plan.begin, plan.end, y)
@@ -118,19 +81,16 @@ def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
     if out is None:
         return y.astype(plan.dtype, copy=False), saved
     if y is not out:
-        out[...] = y
+        _arrays.fill(out, y)
     return out, saved
 
 
-def _target(plan: _Plan) -> Array:
+def _target(x: Array, n: int, out: Array | None) -> Array:
     """Return the array that a kernel fills: `out` if it is fit for that, or a new one."""
-    x, out = plan.x, plan.out
-    shape = (plan.end.size, x.shape[1])
-    if out is not None:
-        _arrays.output(out, shape, plan.dtype, x)
-        if out.dtype == x.dtype and _arrays.kernel_ready(out) is out and not np.may_share_memory(out, x):
+    if out is not None and out.dtype == x.dtype and _arrays.kernel_ready(out) is out:
+        if not _arrays.may_overlap(out, x):
             return out
-    return _arrays.empty(shape, x.dtype, x)
+    return _arrays.empty((n, x.shape[1]), x.dtype, x)
 
 
 def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dy: Array) -> tuple[Array | None]:
@@ -138,7 +98,10 @@ def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dy: Array) -> tupl
         return (None,)
     x = plan.x
     dout = _arrays.as_rows(dy.astype(x.dtype, copy=False))
-    if plan.row is not None:
+    if plan.is_row and _arrays.on_device(x):
+        dx = _arrays.empty(x.shape, x.dtype, x)
+        plan.kernels.ends_backward(dout, plan.begin, plan.end, plan.mode == "last", dx)
+    elif plan.is_row:
         dx = _arrays.zeros(x.shape, x.dtype, x)
         dx[plan.row] = dout
     else:
@@ -175,15 +138,17 @@ def pool(
     ----------
     hidden
         Float32 or float64 (float16 and bfloat16 are computed in float32): ``(B, S, D)``, padded behind each sequence;
-        or with `cu_seqlens` ``(T, D)`` or ``(1, T, D)``, the sequences one after another.
+        or with `cu_seqlens` ``(T, D)`` or ``(1, T, D)``, the sequences one after another. On a GPU not float64.
     mode
         "cls": the vector of the first token. "last": that of the last token. "mean": ``1 / L sum_t x_t``, summed in
-        float64. "max": the maximum of each feature, NaN where there is one; its gradient goes to the first place of
+        float64, on a GPU in float32. "max": the maximum of each feature, NaN where there is one; its gradient goes to the first place of
         the maximum.
     lengths
         Tokens of each sequence of ``(B, S, D)``, ``(B,)`` integers from 1 to S; None: all S count.
     cu_seqlens
         ``(N + 1,)`` integers that rise from 0 to T: sequence n is the vectors ``cu_seqlens[n] : cu_seqlens[n + 1]``.
+        With `hidden` on a GPU these two may be there or on the host. What is on the GPU is not waited for and so not
+        checked: it is cut to the vectors that there are, and a sequence that is empty then is NaN, its gradient 0.
     out
         An array ``(N, D)`` of the dtype of `hidden` to write to.
     backend
@@ -211,4 +176,4 @@ def pool(
            [6., 7.]])
     """
     plan = _plan(hidden, mode=mode, lengths=lengths, cu_seqlens=cu_seqlens, out=out, backend=backend)
-    return _forward(plan, NOTHING)[0]
+    return _arrays.given_back(_forward(plan, NOTHING)[0])
