@@ -39,7 +39,7 @@ from fastnlp.kernels.cuda.prims import (
 )
 
 _ZERO, _ONE, _TWO, _QUARTER = np.float32(0), np.float32(1), np.float32(2), np.float32(0.25)
-_ZEROS = (_ZERO,) * 8
+_NAN = np.float32(np.nan)
 
 
 @kernel(
@@ -52,7 +52,7 @@ _ZEROS = (_ZERO,) * 8
 def label_rows(
     x,  # (n, classes), rows of `pitch` elements
     pitch,
-    label,  # (n,) -1 where the row does not count
+    label,  # (n,) -1 where the row does not count, -2 where it is no class: NaN comes out
     class_weight,  # (classes,) or None
     scale,  # (n,) with dx
     lse_scale,  # (n,) or None
@@ -76,18 +76,19 @@ def label_rows(
         t = np.int32(label[row])
         base = row * pitch
         if t < 0:
+            nothing = _ZERO if t == -1 else _NAN
             if thread() == 0:
-                loss[row] = _ZERO
-                lse[row] = _ZERO
+                loss[row] = nothing
+                lse[row] = nothing
             if given(dx):
                 to = row * dx_pitch
                 i = me
                 while i < whole:
-                    store8(dx, to + i, _ZEROS)
+                    store8(dx, to + i, (nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing))
                     i = np.int32(i + step)
                 i = rest_of_row
                 while i < classes:
-                    store1(dx, to + i, _ZERO)
+                    store1(dx, to + i, nothing)
                     i = np.int32(i + threads())
         else:
             m, rest = LOWEST, _ZERO
@@ -123,7 +124,7 @@ def label_rows(
             xt = load1(x, base + t)  # before the barriers of the sum: dx may be x
             rest = block_sum(rest * exp2((m - top) * k), shared)
             e = exp2((xt - top) * k)
-            total = rest + e
+            total = rest + e if rest + e > _ZERO else _NAN  # a row of nothing but -inf
             w = class_weight[t] if given(class_weight) else _ONE
             log_sum = top * inverse_t + log(total)
             if thread() == 0:
@@ -131,7 +132,7 @@ def label_rows(
                 if e > _QUARTER:
                     loss[row] = w * log1p(rest / e)
                 else:
-                    loss[row] = w * ((top - xt) * inverse_t + log(total))
+                    loss[row] = w * (((top - xt) * inverse_t if w > _ZERO else _ZERO) + log(total))
             if given(dx):
                 g = scale[row] * w * inverse_t
                 h = _TWO * lse_scale[row] * log_sum * inverse_t if given(lse_scale) else _ZERO
