@@ -38,10 +38,9 @@ class Memory:
     the barrier interval, the warp interval, the thread and the kind.
     """
 
-    def __init__(self, name, cells):
-        self.name, self.cells = name, cells
-        self.log = []
-        self.between = None
+    def __init__(self, name, cells, flat=None):
+        self.name, self.cells, self.flat = name, cells, flat
+        self.log, self.between, self.written = [], None, False
 
     def across_blocks(self):
         """Watch for races between blocks, too: who wrote, read or changed atomically each element."""
@@ -127,11 +126,11 @@ class Pointer:
 
     __slots__ = ("bits", "cells", "dtype", "holes", "memory", "name", "phase", "size", "start", "touch", "writeable")
 
-    def __init__(self, name, memory, start, size, holes, phase, dtype, writeable):
+    def __init__(self, name, memory, start, size, holes, phase, view):
         self.name, self.memory, self.cells, self.start, self.size = name, memory, memory.cells, start, size
         self.holes = holes  # None, or a byte an element: 1 where it is of the view
         self.phase = phase  # elements from the last multiple of 16 bytes to the first
-        self.dtype, self.bits, self.writeable = dtype, 8 * dtype.itemsize, writeable
+        self.dtype, self.bits, self.writeable = view.dtype, 8 * view.itemsize, view.flags.writeable
         self.touch = memory.log.extend if now.races else None
 
     def at(self, index, count, kind):
@@ -140,8 +139,10 @@ class Pointer:
             fail(f"{self.name}[{index}] is out of range: {self.size} elements, {count} wanted")
         if self.holes is not None and 0 in self.holes[index : index + count]:
             fail(f"{self.name}[{index}] is out of range: between the rows of the view")
-        if kind and not self.writeable:
-            fail(f"{self.name}[{index}] is read only")
+        if kind:
+            if not self.writeable:
+                fail(f"{self.name}[{index}] is read only")
+            self.memory.written = True
         index += self.start
         if self.touch is not None:
             self.touch((index, count, now.thread.tag | kind))

@@ -349,6 +349,8 @@ def _wrapping(name):
     low, high, period = int(limits.min), int(limits.max), 1 << limits.bits
 
     def convert(x):
+        if isinstance(x, (float, np.floating)) and not abs(x) < high:  # as cvt.rzi does
+            return 0 if x != x else high if x > 0 else low
         n = int(x)
         return n if low <= n <= high else (n - low) % period + low
 

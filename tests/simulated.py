@@ -10,13 +10,17 @@ gpu.waits                                 # what made the host wait: [] where no
 
 from __future__ import annotations
 
+import mmap
+
 import ml_dtypes
 import numpy as np
 
 from fastnlp._device import DeviceArray, Library, Pinned
 from tests import simt
+from tests.simt_arguments import FAR
 
 _ALIGNED = 256
+_UNRESERVED = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
 def host(x):
@@ -61,6 +65,9 @@ class SimulatedLibrary(Library):
     def allocate(self, n, dtype, offset=0):
         """Return n poisoned elements whose first stands `offset` elements after a multiple of 256 bytes."""
         dtype = np.dtype(dtype)
+        if n * dtype.itemsize > FAR:  # addresses, not memory
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _UNRESERVED
+            return np.frombuffer(mmap.mmap(-1, (offset + n) * dtype.itemsize, flags=flags), dtype)[offset:]
         raw = np.empty((offset + n) * dtype.itemsize + _ALIGNED, np.uint8)
         first = -raw.ctypes.data % _ALIGNED + offset * dtype.itemsize
         flat = raw[first : first + n * dtype.itemsize].view(dtype)
@@ -153,6 +160,8 @@ class SimulatedLibrary(Library):
         self.launches.append(kernel.name)
         self.seed += 1
         views = [self._view(x) for x in args]
+        assert 0 < threads <= kernel.threads, f"{kernel.name} is launched with {threads} threads a block"
+        assert 0 < blocks < 1 << 31, f"{kernel.name} is launched with {blocks} blocks"
         few = min(threads, self.most_threads)
         simt.launch(kernel, blocks, few, views, words=words, seed=self.seed, races=self.races)
 

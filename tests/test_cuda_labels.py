@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("numba.cuda.extending", reason="numba-cuda is not installed")
+pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
 pytest.importorskip("greenlet", reason="greenlet is not installed")
+pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
 
 from fastnlp.kernels.cuda import _schedule
 from fastnlp.kernels.cuda._labels import label_rows
@@ -115,6 +116,13 @@ def test_rows_that_are_not_aligned(rng, dtype, offset, pitch):
         assert_right(found, truth(found[3], label), dtype)
 
 
+@pytest.mark.parametrize("place", ["in", "out"])
+def test_rows_beyond_two_to_the_31_elements(rng, place):
+    label = np.array([3, 23, 8])
+    found = run(rng.standard_normal((3, 24)), label, "float16", pitch=2**30 + 8, place=place)
+    assert_right(found, truth(found[3], label), "float16")
+
+
 @pytest.mark.parametrize("blocks", [1, 2, 7])
 @pytest.mark.parametrize("threads", [32, 128])
 def test_any_grid_gives_the_rows(rng, blocks, threads):
@@ -144,6 +152,17 @@ def test_rows_that_do_not_count(rng, aligned):
         assert_right(found, wanted, "bfloat16")
     ignored = run(logits, np.full(6, -1), "bfloat16")
     assert not np.any([*ignored[:2], *ignored[2].T.astype(float)])
+
+
+@pytest.mark.parametrize("pitch", [40, 41])
+def test_labels_that_are_no_class(rng, pitch):
+    """The caller hands them on as -2: that row is NaN, and nothing is read at such a place."""
+    logits, label = rng.standard_normal((4, 40)), np.array([3, -2, -1, 39])
+    for place in ("in", "out"):
+        loss, lse, dx, given = run(logits, label, "float16", pitch=pitch, place=place)
+        assert np.isnan([loss[1], *dx[1]]).all()
+        loss[1], lse[1], dx[1] = 0, 0, 0
+        assert_right((loss, lse, dx, given), truth(given, np.array([3, -1, -1, 39])), "float16")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -221,7 +240,8 @@ def test_logits_of_minus_infinity(pitch):
     np.testing.assert_allclose(loss[:2], [np.log(7), 0], rtol=1e-6)
     assert loss[2] == np.inf
     assert np.isnan(loss[3])
-    np.testing.assert_allclose(lse, [np.log(7), 2, np.log(23), -np.inf], rtol=1e-6)
+    np.testing.assert_allclose(lse[:3], [np.log(7), 2, np.log(23)], rtol=1e-6)
+    assert not np.isfinite(lse[3])
     np.testing.assert_allclose(dx[0, [0, 1, 3]], [1 / 7, -6 / 7, 0], rtol=1e-6)
     np.testing.assert_array_equal(dx[1], np.zeros(24))
     np.testing.assert_allclose(dx[2, [0, 7]], [1 / 23, -1], rtol=1e-6)

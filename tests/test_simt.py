@@ -5,8 +5,9 @@ import inspect
 import numpy as np
 import pytest
 
-pytest.importorskip("numba.cuda.extending", reason="numba-cuda is not installed")
+pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
 pytest.importorskip("greenlet", reason="greenlet is not installed")
+pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
 
 from numba import cuda
 
@@ -149,6 +150,25 @@ def absent(x, out):
 def test_a_pointer_may_be_none(out):
     run(absent, "f32* f32*", None, out)
     np.testing.assert_array_equal(out, 1)
+
+
+def narrowed(x, out, pitch, wide):
+    for row in range(3):
+        at = row * pitch if wide else np.int32(row * pitch)
+        if thread() < 7:
+            store1(out, at + thread(), load1(x, at + thread()))
+
+
+def test_rows_that_are_gigabytes_apart(rng):
+    """Only their addresses are: an offset of 32 bits does not reach the last one."""
+    gpu = SimulatedLibrary()
+    kernel = prims.Kernel(narrowed, "x* x* i64 i64", 1024, 64, 0, 0, False)
+    x = gpu.on_device(rng.standard_normal((3, 7)), "float16", pitch=2**30 + 8)
+    out = gpu.on_device(np.zeros((3, 7)), "float16", pitch=2**30 + 8)
+    gpu.launch(kernel, 1, 32, x, out, x.pitch, 1)
+    np.testing.assert_array_equal(host(out), host(x))
+    with pytest.raises(SimtError, match="out of range"):
+        gpu.launch(kernel, 1, 32, x, out, x.pitch, 0)
 
 
 # --- what is wrong is found
