@@ -45,7 +45,7 @@ def count_rows(
     promised,  # how many rows count as the caller says, or -1
     label,  # (n,) the target; -1 where the row does not count, `OUTSIDE` where it is no class
     tally,  # (3,) rows that count, sum of their token weights, sum of these times the class weights
-    kept,  # (n,) the rows that count, in order; or None
+    kept,  # (n,) the rows that count, in order, then the others; or None
     status,  # (3,) a wrong row + 1, its target, or how many rows count if that was not as promised
 ):
     """Say which rows count, and what means are taken over."""
@@ -80,10 +80,15 @@ def count_rows(
     last = np.float64(n)
     first_wrong = last - block_max(last - wrong if wrong >= _ZERO64 else _NONE64, shared64)
     if given(kept):
-        row = count + thread()
-        while row < n:
-            kept[row] = 0
-            row += threads()
+        place, begin = count, np.int64(0)
+        while begin < n:
+            row = begin + thread()
+            counts = row < n and label[row] == -1
+            rank, in_tile = block_rank(counts, shared)
+            if counts:
+                kept[place + rank] = row
+            place += in_tile
+            begin += threads()
     if thread() == 0:
         broken = promised >= 0 and promised != count
         tally[0] = np.float64(count)
@@ -97,7 +102,7 @@ def count_rows(
             status[2] = count + 1
 
 
-@kernel("i64* f32* f64* f32* i64 f32 f32 i64 i64 f32* f32*", float64=True)
+@kernel("i64* f32* f64* f32* i64 f32 f32 i64 f32* f32*", float64=True)
 def scale_rows(
     label,  # (n,)
     token_weight,  # (n,) or None
@@ -107,7 +112,6 @@ def scale_rows(
     factor,
     z_loss,
     n,
-    with_mean_of_tokens,
     scale,  # (n,) of the loss
     lse_scale,  # (n,) of the squared lse, or None
 ):
