@@ -173,7 +173,7 @@ def explained(error: BaseException) -> RuntimeError:
     """Return an error that says in one sentence why a kernel was not compiled, or not launched."""
     reason = why_not_running()
     if reason is None:
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        said = " ".join(str(error).split())[:300]
         reason = f"{type(error).__name__}: {said} (fastnlp info shows the driver and the toolkit)"
     return RuntimeError(f"no kernel runs on the GPU: {reason}")
 
