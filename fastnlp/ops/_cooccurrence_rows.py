@@ -10,7 +10,7 @@ import numpy as np
 from fastnlp._arrays import Array
 from fastnlp._threads import get_num_threads, run
 from fastnlp.ops._cooccurrence_buffers import Buffer, large
-from fastnlp.ops._cooccurrence_text import Text
+from fastnlp.ops._cooccurrence_text import Text, around
 
 _BLOCK = 1 << 16  # entries of the matrix that are one task
 _PIECES = 8  # parts of a text whose words are counted and located at once
@@ -171,12 +171,7 @@ def _pieces(places: int, width: int) -> int:
 
 def _stream(kernels: Any, text: Text, begin: int, end: int, window: int) -> tuple[Array, Array]:
     """Return a part of the text with separators and with its neighbours, and where the part begins and ends in it."""
-    first, last = max(0, begin - window), min(text.size, end + window)
-    if first == 0 and last == text.size:
-        offsets = text.offsets
-    else:
-        inside = slice(*np.searchsorted(text.offsets, [first + 1, last]))
-        offsets = np.concatenate([[first], text.offsets[inside], [last]]) - first
+    first, last, offsets = around(text, begin, end, window)
     stream = large(last - first + offsets.size, np.int32)
     kernels.lay_out(text.read(first, last), offsets, text.vocab_size, stream)
     places = np.array([begin, end]) - first

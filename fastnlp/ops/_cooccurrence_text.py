@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fastnlp._arrays import Array, integers, kernel_ready, read
+from fastnlp._arrays import Array, integers, kernel_ready, on_device, read
 from fastnlp._checks import integer
+from fastnlp._device import of
 from fastnlp.ops._cooccurrence_buffers import large
 
 _PIECE = 1 << 20  # ids that are looked at at once
@@ -22,7 +23,7 @@ class Text:
     """
 
     def __init__(self, ids: Array, offsets: Array, vocab_size: int, oov: str | None, *, sparing: bool) -> None:
-        self._ids = ids
+        self.ids = ids
         self._mapped = _map_of(ids) if sparing else None
         self.vocab_size = vocab_size
         self.offsets = offsets
@@ -46,13 +47,13 @@ class Text:
     @property
     def nbytes(self) -> int:
         """The bytes of it that are in memory all the time."""
-        return self.offsets.nbytes + (0 if self._mapped is not None else self._ids.nbytes)
+        return self.offsets.nbytes + (0 if self._mapped is not None else self.ids.nbytes)
 
     def read(self, begin: int, end: int) -> Array:
         """Return the ids in [begin, end), as int32."""
         if self._known is None:
             if self._mapped is None:
-                return kernel_ready(np.asarray(self._ids[begin:end]).astype(np.int32, copy=False))
+                return kernel_ready(np.asarray(self.ids[begin:end]).astype(np.int32, copy=False))
             found, filled = large(end - begin, np.int32), 0
             for _, piece in self._pieces(begin, end):
                 found[filled : filled + piece.size] = piece
@@ -61,7 +62,7 @@ class Text:
         first = int(np.searchsorted(self._known, begin, side="right")) - 1
         skip, wanted = begin - int(self._known[first]), end - begin
         found, filled = large(wanted, np.int32), 0
-        for _, piece in self._pieces(first * _PIECE, self._ids.size):
+        for _, piece in self._pieces(first * _PIECE, self.ids.size):
             words = piece[piece >= 0][skip : skip + wanted - filled]
             found[filled : filled + words.size] = words
             filled, skip = filled + words.size, 0
@@ -90,7 +91,7 @@ class Text:
     def _pieces(self, begin: int, end: int) -> Iterator[tuple[int, Array]]:
         """Yield where each piece of the ids as they were given begins, and the piece."""
         for at in range(begin, end, _PIECE):
-            piece = self._ids[at : min(at + _PIECE, end)]
+            piece = self.ids[at : min(at + _PIECE, end)]
             yield at, piece
             if self._mapped is not None:
                 _release(self._mapped, piece)
@@ -98,16 +99,11 @@ class Text:
     def _check(self, oov: str | None) -> Array:
         """Return how many ids that are not -1 stand before each piece, and in all."""
         known = [0]
-        for at, piece in self._pieces(0, self._ids.size):
+        for at, piece in self._pieces(0, self.ids.size):
             least, most = int(piece.min()), int(piece.max())
             if most >= self.vocab_size or least < (0 if oov is None else -1):
                 wrong = int(((piece >= self.vocab_size) | (piece < (0 if oov is None else -1))).argmax())
-                remedy = "drop unknown words first"
-                if piece[wrong] == -1:
-                    remedy = "oov='close' drops words of -1, oov='gap' keeps their places"
-                raise ValueError(
-                    f"the ids hold {piece[wrong]} at {at + wrong}, outside [0, vocab_size={self.vocab_size}): {remedy}"
-                )
+                raise outside(int(piece[wrong]), at + wrong, self.vocab_size)
             known.append(known[-1] + (piece.size if least >= 0 else int(np.count_nonzero(piece >= 0))))
         return np.array(known)
 
@@ -115,16 +111,33 @@ class Text:
         """Return the offsets of the documents without the ids of -1."""
         assert self._known is not None
         closed = np.empty_like(offsets)
-        for at, piece in self._pieces(0, self._ids.size):
+        for at, piece in self._pieces(0, self.ids.size):
             inside = slice(*np.searchsorted(offsets, [at, at + piece.size]))
             before = np.concatenate([[0], np.cumsum(piece >= 0)])
             closed[inside] = self._known[at // _PIECE] + before[offsets[inside] - at]
-        closed[offsets == self._ids.size] = self._known[-1]
+        closed[offsets == self.ids.size] = self._known[-1]
         return closed
 
 
-def text_of(source: Any, vocab_size: int | None, boundaries: Any, oov: str | None, *, sparing: bool) -> Text:
-    """Return the checked text of a corpus or of ids."""
+def outside(word: int, at: int, vocab_size: int) -> ValueError:
+    """Return the error for an id that is outside of the vocabulary."""
+    remedy = "drop unknown words first"
+    if word == -1:
+        remedy = "oov='close' drops words of -1, oov='gap' keeps their places"
+    return ValueError(f"the ids hold {word} at {at}, outside [0, vocab_size={vocab_size}): {remedy}")
+
+
+def around(text: Any, begin: int, end: int, window: int) -> tuple[int, int, Array]:
+    """Return the places [begin, end) with their neighbours, and where documents begin and end in them."""
+    first, last = max(0, begin - window), min(text.size, end + window)
+    if first == 0 and last == text.size:
+        return first, last, text.offsets
+    inside = slice(*np.searchsorted(text.offsets, [first + 1, last]))
+    return first, last, np.concatenate([[first], text.offsets[inside], [last]]) - first
+
+
+def text_of(source: Any, vocab_size: int | None, boundaries: Any, oov: str | None, *, sparing: bool) -> Any:
+    """Return the checked text of a corpus or of ids: a `Text`, or a `DeviceText` if they are on a GPU."""
     if oov not in (None, "close", "gap"):
         raise ValueError(f"oov must be 'close', 'gap' or None, got {oov!r}")
     corpus = source if all(hasattr(source, name) for name in ("ids", "offsets", "vocab")) else None
@@ -135,14 +148,20 @@ def text_of(source: Any, vocab_size: int | None, boundaries: Any, oov: str | Non
     elif vocab_size is None:
         raise ValueError("vocab_size is needed for plain ids: give the number of words, or pass a corpus")
     vocab_size = integer("vocab_size", vocab_size, least=0)
-    ids = read("the ids", source)
-    if ids.size == 0 and not isinstance(source, np.ndarray):
+    there = on_device(source)
+    ids: Any = of(source) if there else read("the ids", source)
+    if ids.size == 0 and not isinstance(source, np.ndarray) and not there:
         ids = ids.astype(np.int32)
     if ids.dtype.kind not in "iu":
         raise TypeError(f"the ids must be integers, got {ids.dtype.name}")
     if ids.ndim != 1:
         raise ValueError(f"the ids must have one axis, got shape {ids.shape}: give documents by boundaries=")
-    return Text(ids, _offsets(boundaries, corpus, ids.size), vocab_size, oov, sparing=sparing)
+    offsets = _offsets(boundaries, corpus, ids.size)
+    if there:
+        from fastnlp.ops._cooccurrence_device import DeviceText
+
+        return DeviceText(ids, offsets, vocab_size, oov)
+    return Text(ids, offsets, vocab_size, oov, sparing=sparing)
 
 
 def _offsets(boundaries: Any, corpus: Any, size: int) -> Array:
@@ -156,6 +175,8 @@ def _offsets(boundaries: Any, corpus: Any, size: int) -> Array:
             raise ValueError("boundaries='sentences' needs a corpus that knows its sentences: give an array instead")
     if boundaries is None or boundaries is False:
         return np.array([0, size])
+    if on_device(boundaries):
+        boundaries = of(boundaries).library.read(of(boundaries))
     offsets = integers("boundaries", boundaries)
     if offsets.size == 0 or offsets[0] != 0 or offsets[-1] != size or (np.diff(offsets) < 0).any():
         raise ValueError(f"boundaries must ascend from 0 to the number of ids, {size}, got {offsets}")

@@ -9,6 +9,7 @@ blocks of rows of the matrix in exact integers; and ``add``, which adds such row
 ``_cooccurrence_rows``      rows, batch by batch, counted from a part of the text or added from several
 ``_cooccurrence_runs``      parts in files, from which an interrupted call goes on
 ``_cooccurrence_result``    rows in memory
+``_cooccurrence_device``    text, plan and rows where the ids are on a GPU
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastnlp._arrays import Array, integers, kernel_ready
+from fastnlp._arrays import Array, integers, kernel_ready, on_device
 from fastnlp._checks import flag, integer
+from fastnlp._device import of
 from fastnlp._dispatch import kernels_for
 from fastnlp.ops._cooccurrence_plan import Plan, bytes_of, plan_of
 from fastnlp.ops._cooccurrence_result import gather
@@ -64,7 +67,8 @@ def cooccurrence(
     ----------
     corpus_or_ids
         A `Corpus` (anything with ``ids``, ``offsets`` and ``vocab``), or the word ids ``(T,)`` of a text, integers in
-        [0, vocab_size). They may be mapped from a file.
+        [0, vocab_size). They may be mapped from a file. Ids on a GPU (a CuPy array or a CUDA tensor) are counted there;
+        the result is the same, on the host: the counts are copied as they come.
     vocab_size
         V, the number of words. Needed for ids alone; a corpus knows its own.
     window
@@ -93,7 +97,8 @@ def cooccurrence(
         A budget for the memory of this process beyond what Python, NumPy and Numba take, in bytes or as "256MB" or
         "1.5GiB": for the ids (unless they are mapped from a file for reading), loaded kernels and SciPy, and all the
         work. A result in memory comes on top of it. What does not fit is counted in parts, which go to files and are
-        added at the end. Default: all at once.
+        added at the end. Default: all at once. For ids on a GPU: a budget for the memory there beside the ids, by
+        default 8 bytes an id and 1 GiB.
     out
         A file or folder to write the counts to, never half: a name that ends in .bin is the file of records that
         Stanford's GloVe trains from (int32 row, int32 column, float64 count, ids from 1), one that ends in .csr or in
@@ -105,7 +110,8 @@ def cooccurrence(
     progress
         Called as ``progress(done, total)`` now and then, with how much is done of how much.
     backend
-        "reference" or "cpu"; default: "cpu" where its packages are installed.
+        "reference", "cpu" or "cuda"; default: "cuda" for ids on a GPU, otherwise "cpu" where its packages are
+        installed.
 
     Returns
     -------
@@ -149,15 +155,22 @@ def cooccurrence(
     """
     budget = bytes_of(memory)
     window = integer("window", window, least=1)
+    ids = getattr(corpus_or_ids, "ids", corpus_or_ids)
+    there = on_device(ids)
+    kernels = kernels_for("cooccurrence", backend, of(ids) if there else None)
     text = text_of(corpus_or_ids, vocab_size, boundaries, oov, sparing=budget is not None)
     weights = weights_of(window, weighting, min(window, max(1, text.longest - 1)))  # nothing is farther apart
     question = _question(text, window, weights, symmetric, side, rows, format)
     _check_output(format, out)
     _check_sums(text, weights)
-    kernels = kernels_for("cooccurrence", backend)
-    plan = plan_of(text, question, budget)
+    if there:
+        from fastnlp.ops import _cooccurrence_device as device
+
+        plan, count = device.plan_of(text, question, budget), partial(device.count_rows, kernels)
+    else:
+        plan, count = plan_of(text, question, budget), partial(count_rows, kernels)
     with ExitStack() as stack:
-        batches = _batches(stack, kernels, text, question, plan, spill, out, progress)
+        batches = _batches(stack, kernels, count, text, question, plan, spill, out, progress)
         if out is None:
             return gather(batches, question, weights.divisor, format)
         from fastnlp.text import cooccurrence_files as files
@@ -174,6 +187,7 @@ def cooccurrence(
 def _batches(
     stack: ExitStack,
     kernels: Any,
+    count: Callable[..., Iterator[Batch]],
     text: Text,
     question: Question,
     plan: Plan,
@@ -189,7 +203,7 @@ def _batches(
             progress(done, total)
 
     if plan.parts == 1:
-        yield from count_rows(kernels, text, 0, text.size, question, plan.scratch, seen)
+        yield from count(text, 0, text.size, question, plan.scratch, seen)
         seen(total)  # gaps, and words without a row, are done as well
         return
     runs = stack.enter_context(folder_of_runs(spill, out))
@@ -200,7 +214,7 @@ def _batches(
         run = runs.find(part)
         if run is None:
             told = lambda done, begin=begin: seen(begin + done)  # noqa: E731
-            run = runs.write(part, count_rows(kernels, text, begin, end, question, plan.scratch, told))
+            run = runs.write(part, count(text, begin, end, question, plan.scratch, told))
         parts.append(run)
         seen(end)
     entries = max(1, sum(int(run.starts[-1]) for run in parts))

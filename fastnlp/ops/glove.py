@@ -269,8 +269,8 @@ class GloVe:
         self._keep(state)
         limits = state.limits(inf if self.grad_clip is None else self.grad_clip)
         training = prepare(matrix, grid, state, self.x_max, self.alpha, limits, self.lr)
-        pulled = bool(strength) and given is not None
-        changed = pulled or still is not None  # by what is done after each epoch
+        pulled = given if strength else None
+        changed = pulled is not None or still is not None  # by what is done after each epoch
 
         def now() -> Saved:
             training.bring(squares=True)
@@ -297,8 +297,8 @@ class GloVe:
         while len(self.loss_) < self.epochs and not self._settled():
             self._epoch(training, grid, position, between_visits)
             training.bring(squares=changed)
-            if pulled:
-                state.pull(given.rows, given.sums, strength, self.lr)
+            if pulled is not None:
+                state.pull(pulled.rows, pulled.sums, strength, self.lr)
             loss = position.total / matrix.nnz
             if not (state.end_epoch() and isfinite(loss)):
                 self._diverged(None)
