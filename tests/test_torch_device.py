@@ -1,0 +1,237 @@
+"""The torch bridge on a GPU, as far as that goes without one: traced CUDA tensors, and tensors on a simulated device.
+
+On the simulated device a CPU tensor stands for a CUDA tensor: the bridge hands its memory to the drivers of the CUDA
+kernels, whose launches the simulator runs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
+pytest.importorskip("greenlet", reason="greenlet is not installed")
+ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+
+import fastnlp.torch  # noqa: E402
+from fastnlp import _arrays, _device  # noqa: E402
+from tests.simulated import SimulatedLibrary  # noqa: E402
+
+F = torch.nn.functional
+REDUCTIONS = ["mean", "sum", "none"]
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+class Owner(np.ndarray):
+    """Memory of the simulated device that can be had as a tensor, as the owners of CUDA tensors' arrays are."""
+
+    def to(self, dtype):
+        array = np.asarray(self)
+        if array.dtype == ml_dtypes.bfloat16:
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16).to(dtype)
+        return torch.from_numpy(array).to(dtype)
+
+
+class TensorLibrary(SimulatedLibrary):
+    """The simulated device, of tensors."""
+
+    def wrap(self, owner):
+        return super().wrap(owner.view(Owner))
+
+
+def memory_of(tensor):
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A simulated device on which every tensor is."""
+    torch.manual_seed(0)
+    library, of, on_device = TensorLibrary(), _device.of, _arrays.on_device
+    monkeypatch.setattr(_device, "of", lambda x: library.wrap(memory_of(x)) if isinstance(x, torch.Tensor) else of(x))
+    monkeypatch.setattr(_arrays, "on_device", lambda x: isinstance(x, torch.Tensor) or on_device(x))
+    return library
+
+
+def assert_close(actual, truth, dtype, computed=None):
+    """Compare what is of a dtype, and was computed in one, with the truth."""
+    assert actual.dtype == dtype
+    error = TOLERANCE[computed or dtype] * float(truth.detach().abs().max())
+    torch.testing.assert_close(actual.detach().double(), truth.detach(), rtol=0, atol=error)
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+@pytest.mark.parametrize("dim", [0, -1])
+def test_softmax_family(gpu, name, dim, dtype):
+    x = torch.randn(3, 11).to(dtype).requires_grad_()
+    y = getattr(fastnlp.torch, name)(x, dim)
+    wide = x.detach().double().requires_grad_()
+    truth = getattr(torch, name)(wide, dim)
+    assert_close(y, truth, dtype)
+    upstream = torch.randn_like(y)
+    (dx,) = torch.autograd.grad(y, x, upstream)
+    assert_close(dx, torch.autograd.grad(truth, wide, upstream.double())[0], dtype)
+    assert gpu.launches
+    assert gpu.waits == []
+
+
+def operands(dtype, n=5, d=9, c=13):
+    x = torch.randn(n, d).to(dtype).requires_grad_()
+    w = torch.randn(c, d).to(dtype).requires_grad_()
+    b = torch.randn(c).to(dtype).requires_grad_()
+    target = torch.randint(0, c, (n,))
+    target[2] = -100
+    return x, w, b, target
+
+
+def wide(*tensors):
+    return [x.detach().double().requires_grad_() for x in tensors]
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_cross_entropy(gpu, reduction, dtype):
+    x, _, _, target = operands(dtype, d=13)
+    loss = fastnlp.torch.cross_entropy(x, target, reduction=reduction)
+    (truth_of,) = wide(x)
+    truth = F.cross_entropy(truth_of, target, reduction=reduction)
+    assert_close(loss, truth, torch.float32, dtype)
+    upstream = torch.randn_like(loss)
+    (dx,) = torch.autograd.grad(loss, x, upstream)
+    assert_close(dx, torch.autograd.grad(truth, truth_of, upstream.double())[0], dtype)
+    assert gpu.waits == []
+
+
+@pytest.mark.parametrize(
+    ("reduction", "dtype", "frozen"),
+    [
+        *((reduction, torch.float32, None) for reduction in REDUCTIONS),
+        *(("mean", torch.float32, frozen) for frozen in range(3)),
+        *((reduction, dtype, None) for reduction in ("mean", "none") for dtype in (torch.float16, torch.bfloat16)),
+    ],
+)
+def test_linear_cross_entropy(gpu, reduction, dtype, frozen):
+    x, w, b, target = operands(dtype)
+    tensors = [t.detach() if k == frozen else t for k, t in enumerate((x, w, b))]
+    trained = [t for t in tensors if t.requires_grad]
+    loss = fastnlp.torch.linear_cross_entropy(*tensors[:2], target, linear_bias=tensors[2], reduction=reduction)
+    xs, ws, bs = truth_of = wide(x, w, b)
+    truth = F.cross_entropy(xs @ ws.T + bs, target, reduction=reduction)
+    assert_close(loss, truth, torch.float32, dtype)
+    upstream = torch.randn_like(loss)
+    grads = torch.autograd.grad(loss, trained, upstream)
+    true = torch.autograd.grad(truth, [t for k, t in enumerate(truth_of) if k != frozen], upstream.double())
+    for grad, expected in zip(grads, true, strict=True):
+        assert_close(grad, expected, dtype)
+    assert gpu.waits == []
+
+
+def test_a_retained_graph_gives_the_same_gradients_again(gpu):
+    x, w, _, target = operands(torch.float32)
+    loss = fastnlp.torch.linear_cross_entropy(x, w, target)
+    first = torch.autograd.grad(loss, (x, w), retain_graph=True)
+    kept = [grad.clone() for grad in first]
+    for grad in first:
+        grad.zero_()
+    assert all(map(torch.equal, torch.autograd.grad(loss, (x, w)), kept))
+
+
+def test_rows_that_do_not_count_are_dropped(gpu):
+    x, w, _, target = operands(torch.float32)
+    run = fastnlp.torch.linear_cross_entropy
+    truth = run(x, w, target)
+    assert gpu.waits == []
+    torch.testing.assert_close(run(x, w, target, num_valid=4), truth)
+    assert gpu.waits == []
+    torch.testing.assert_close(run(x, w, target, compact=True), truth)
+    assert gpu.waits
+    gpu.in_capture = True
+    with pytest.raises(RuntimeError, match="num_valid"):
+        run(x, w, target, compact=True)
+    module = fastnlp.torch.LinearCrossEntropyLoss(9, 13)
+    module(x, target, num_valid=4).backward()
+
+
+def test_statistics(gpu):
+    x, _, _, target = operands(torch.float32, d=13)
+    loss, stats = fastnlp.torch.cross_entropy(x, target, return_stats=True)
+    counts = target >= 0
+    torch.testing.assert_close(stats.lse[counts], x.detach().logsumexp(1)[counts])
+    assert torch.equal(stats.argmax[counts], x.argmax(1)[counts])
+    assert stats.argmax.dtype == torch.int64
+    assert int(stats.count) == 4
+    assert not any(field.requires_grad for field in stats)
+    loss.backward()
+    assert gpu.waits == []
+
+
+def test_compiles_without_a_graph_break(gpu):
+    x, w, _, target = operands(torch.float32)
+
+    def step(x, w):
+        y = fastnlp.torch.linear_cross_entropy(torch.tanh(x), w, target) * 2
+        return y + fastnlp.torch.cross_entropy(x @ w.T, target, reduction="sum")
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    for eager, traced in zip(*(torch.autograd.grad(f(x, w), (x, w)) for f in (step, compiled)), strict=True):
+        torch.testing.assert_close(traced, eager)
+    assert gpu.waits == []
+
+
+def test_wrong_labels_are_told_of_without_waiting(gpu, monkeypatch):
+    x, _, _, target = operands(torch.float32, d=13)
+    wrong = target.clone()
+    wrong[4] = 13
+    loss = fastnlp.torch.cross_entropy(x, wrong)
+    assert loss.isnan()
+    assert gpu.waits == []
+    with pytest.raises(ValueError, match="target holds 13 at row 4"):
+        fastnlp.torch.cross_entropy(x, target)
+    assert fastnlp.torch.cross_entropy(x, target).isfinite()
+    monkeypatch.setenv("FASTNLP_CHECK", "1")
+    with pytest.raises(ValueError, match="target holds 13 at row 4"):
+        fastnlp.torch.cross_entropy(x, wrong)
+    assert fastnlp.torch.cross_entropy(x, target).isfinite()
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+def test_traced_cuda_tensors(dtype):
+    """What a compiler is told of the outputs, without a device."""
+    with FakeTensorMode():
+        x, w = (torch.empty(*shape, dtype=dtype, device="cuda") for shape in ((7, 12), (21, 12)))
+        target = torch.empty(7, dtype=torch.int64, device="cuda")
+        assert _arrays.on_device(x)
+        loss = fastnlp.torch.linear_cross_entropy(x, w, target)
+        assert (loss.device.type, loss.dtype, loss.shape) == ("cuda", torch.float32, ())
+        y = fastnlp.torch.softmax(x, -1)
+        assert (y.device.type, y.dtype, y.shape) == ("cuda", dtype, x.shape)
+        loss, stats = fastnlp.torch.cross_entropy(x, target, reduction="none", return_stats=True)
+        assert (loss.device.type, loss.dtype, stats.argmax.dtype) == ("cuda", torch.float32, torch.int64)
+
+
+def test_tensors_on_different_devices():
+    with FakeTensorMode():
+        x, w = torch.empty(7, 12, device="cuda"), torch.empty(21, 12, device="cuda")
+        with pytest.raises(ValueError, match=r"input on cuda:0, linear_weight on cuda:0, target on cpu"):
+            fastnlp.torch.linear_cross_entropy(x, w, torch.empty(7, dtype=torch.int64))
+        with pytest.raises(ValueError, match="linear_weight on cuda:1"):
+            fastnlp.torch.linear_cross_entropy(x, w.to("cuda:1"), torch.empty(7, dtype=torch.int64, device="cuda"))
+        with pytest.raises(NotImplementedError, match="xpu"):
+            fastnlp.torch.softmax(torch.empty(3, device="xpu"), -1)
+
+
+def test_float64_is_the_cpus(gpu):
+    with pytest.raises(TypeError, match=r"float64.*GPU|GPU.*float64"):
+        fastnlp.torch.softmax(torch.randn(3, dtype=torch.float64), -1)
+
+
+def test_an_operation_without_kernels_names_the_backends(gpu):
+    with pytest.raises(NotImplementedError, match="entropy has no cuda kernel yet; it runs on: reference, cpu"):
+        fastnlp.torch.entropy(torch.randn(3))
