@@ -164,6 +164,15 @@ def device_rows(
     )
 
 
+def count_again(rows: DeviceRows, classes: int) -> DeviceRows:
+    """Return rows whose mean is taken over how many of them count, whatever their weights."""
+    library, reduce, labels = rows.library, _reduce(), rows.labels
+    tally = library.empty(3, _F64)
+    nothing = (None, None, rows.n, -1)
+    library.launch(reduce.count_rows, 1, reduce.THREADS, labels, 1, -1, classes, *nothing, labels, tally, None, None)
+    return rows._replace(tally=tally)
+
+
 def scaled(grad: DeviceArray, factor: Any, dtype: Any) -> DeviceArray:
     """Return a saved float32 gradient times the upstream factor, a number or a 0-d array, in the caller's dtype."""
     if not isinstance(factor, DeviceArray) and factor == 1.0:

@@ -4,6 +4,7 @@ A backend provides ``least_workspace(features, teacher_features, classes, itemsi
 ``forward(x, weight, bias, teacher, objective, kept, loss, workspace, blas)`` and
 ``gradient(x, weight, bias, teacher, objective, kept, scale, loss, dx, dweight, dbias, workspace, blas)``. Arrays of
 rows keep their full length; kernels gather a chunk of the rows `kept` at a time and write results where those stand.
+On a GPU `kept` is None, and labels tell which rows count.
 With ``alpha=1``, the kernels are those of `linear_cross_entropy`.
 """
 
@@ -21,9 +22,10 @@ from fastnlp._blas import chosen
 from fastnlp._checks import flag, integer, positive
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
-from fastnlp.ops._criterion import Criterion, scaled, token_weights
+from fastnlp.ops._batch_rows import BatchRows, batch_rows
+from fastnlp.ops._criterion import Criterion, scaled
 from fastnlp.ops.linear import Gradients, LinearArguments, linear_arguments
-from fastnlp.ops.linear_cross_entropy import WORKSPACE
+from fastnlp.ops.linear_cross_entropy import default_workspace
 from fastnlp.ops.softmax import inverse_temperature
 from fastnlp.ops.softmax_kl_div import checked_beta, checked_reduction
 
@@ -45,7 +47,7 @@ class Objective(NamedTuple):
     scale: float  # 1 / temperature, of the logits in P and Q
     soft: float
     hard: float
-    labels: Array | None  # (N,) int64; None where hard is 0
+    labels: Array | None  # (N,) int64; None where hard is 0. On a GPU: always, -1 where a row does not count
 
 
 class _Plan(NamedTuple):
@@ -53,9 +55,7 @@ class _Plan(NamedTuple):
     args: LinearArguments
     teacher: Teacher
     objective: Objective
-    kept: Array | None  # (K,) indices of the rows that count; None: all
-    token_weight: Array | None  # (N,) float64
-    reduction: str
+    rows: BatchRows
     workspace: int | None
     blas: str
 
@@ -63,11 +63,6 @@ class _Plan(NamedTuple):
     def hard_only(self) -> bool:
         """Whether the divergence has no part in the loss; an infinite one has none then, either."""
         return self.objective.hard == 1
-
-    @property
-    def counted(self) -> int:
-        """How many rows count."""
-        return self.args.x.shape[0] if self.kept is None else len(self.kept)
 
     def budget(self, gradients: bool) -> int:
         """Return the bytes for temporaries.
@@ -80,12 +75,13 @@ class _Plan(NamedTuple):
         classes, features = self.args.weight.shape
         linear, item = self.teacher.linear, self.args.x.itemsize
         if self.hard_only:
-            least = self.kernels.least_workspace(self.counted, features, classes, item, gradients)
+            least = self.kernels.least_workspace(self.rows.counted, features, classes, item, gradients)
         else:
             teacher_features = 0 if linear is None else linear.x.shape[1]
             least = self.kernels.least_workspace(features, teacher_features, classes, item, gradients)
         if self.workspace is None:
-            return max(WORKSPACE, least)
+            logits = classes if linear is None or self.hard_only else 2 * classes
+            return max(default_workspace(self.args.x, self.rows.counted, logits, gradients), least)
         if self.workspace < least:
             raise ValueError(
                 f"workspace must be at least {least} bytes to hold a row of {classes} logits of student and teacher, "
@@ -93,44 +89,22 @@ class _Plan(NamedTuple):
             )
         return self.workspace
 
-    def upstream(self, dloss: Any) -> Array:
-        """Return the upstream gradient of each row's loss: (N,)."""
-        n, dtype = self.args.x.shape[0], self.args.x.dtype
-        if self.reduction == "none":
-            each = np.asarray(dloss, np.float64).reshape(-1)
-        else:
-            rows = max(self.counted, 1) if self.reduction == "batchmean" else 1
-            each = np.full(n, float(dloss) / rows)
-        return (each if self.token_weight is None else each * self.token_weight).astype(dtype)
-
-    def reduce(self, loss: Array) -> Any:
-        """Reduce the losses of the rows; float32 or better. The mean over no row is NaN."""
-        u = self.token_weight
-        if self.reduction == "none":
-            return (loss if u is None else (loss * u).astype(loss.dtype)).reshape(self.args.shape[:-1])[()]
-        total = np.add.reduce(loss, dtype=np.float64) if u is None else np.dot(loss.astype(np.float64), u)
-        if self.reduction == "batchmean":
-            total = total / self.counted if self.counted else np.nan
-        return loss.dtype.type(total)
-
     def run(self, wrt: frozenset[str], dloss: Any) -> tuple[Array, tuple[Array | None, ...]]:
         """Return the losses of all rows, and the gradients wanted, from one pass."""
-        (x, weight, bias), kept = self.args[:3], self.kept
-        loss, budget = np.zeros(x.shape[0], x.dtype), self.budget(bool(wrt))
+        (x, weight, bias), kept, dtype = self.args[:3], self.rows.kept(), _arrays.wide(self.args.x)
+        loss, budget = _arrays.zeros(x.shape[0], dtype, x), self.budget(bool(wrt))
         compared: tuple[Any, ...] = (self.teacher, self.objective)
         told: tuple[Array | None, ...] = (loss,)
         upstream: tuple[Array | None, ...] = ()
         if self.hard_only:
             compared = (Criterion(self.objective.labels, None, None, 0.0, 1.0, None),)
-            told = (loss, np.empty_like(loss), None)
+            told = (loss, _arrays.empty(x.shape[0], dtype, x), None)
             upstream = (None,)
         if not wrt:
             self.kernels.forward(x, weight, bias, *compared, kept, *told, budget, self.blas)
             return loss, ()
-        grads = Gradients.wanted(self.args, wrt, _NAMES)
-        if kept is not None and grads.input is not None:
-            grads.input[...] = 0
-        upstream = (self.upstream(dloss), *upstream)
+        grads = Gradients.wanted(self.args, wrt, _NAMES, some_rows=kept is not None)
+        upstream = (self.rows.scales(dloss, dtype)[0], *upstream)
         self.kernels.gradient(x, weight, bias, *compared, kept, *upstream, *told, *grads, budget, self.blas)
         return loss, grads.shaped(self.args)
 
@@ -168,26 +142,26 @@ def _plan(
     kernels = kernels_for(op, backend, *arrays, labels, token_weight)
     args = linear_arguments(input, linear_weight, linear_bias, _NAMES)
     teacher = _teacher(args, target_input, target_weight, target_bias, target_logits, target_probs)
-    scale = inverse_temperature(temperature, args.x.dtype)
+    scale = inverse_temperature(temperature, _arrays.wide(args.x))
     factor = scale**-2 if flag("scale_by_t2", scale_by_t2) else 1.0
     if workspace is not None:
         workspace = integer("workspace", workspace, least=1, most=None)
-    classes, counts = None, None
-    if labels is not None:
-        if ignore_index is not None:
-            ignore_index = integer("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
-        shape, v = args.shape[:-1], args.weight.shape[0]
-        classes = _arrays.class_indices("labels", labels, shape=shape, classes=v, ignore_index=ignore_index)[0]
-        classes = _arrays.kernel_ready(classes)
-        counts = classes >= 0
-    if token_weight is not None:
-        token_weight = token_weights(token_weight, args.shape[:-1])
-        counts = token_weight != 0 if counts is None else counts & (token_weight != 0)
-    kept = None if counts is None or counts.all() else np.flatnonzero(counts)
+    if labels is not None and ignore_index is not None:
+        ignore_index = integer("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
+    reduction = checked_reduction(reduction)
+    rows = batch_rows(
+        args.shape[:-1],
+        args.weight.shape[0],
+        args.x,
+        reduction=reduction,
+        labels=labels,
+        ignore_index=ignore_index,
+        token_weight=token_weight,
+    )
     soft = (1 - alpha) * factor if alpha < 1 else 0.0
-    objective = Objective(checked_beta(beta), scale, soft, alpha, classes if alpha else None)
-    blas = chosen(blas, deterministic)
-    return _Plan(kernels, args, teacher, objective, kept, token_weight, checked_reduction(reduction), workspace, blas)
+    needed = alpha or _arrays.on_device(args.x)
+    objective = Objective(checked_beta(beta), scale, soft, alpha, rows.labels if needed else None)
+    return _Plan(kernels, args, teacher, objective, rows, workspace, chosen(blas, deterministic))
 
 
 def _teacher(args: LinearArguments, hidden: Any, weight: Any, bias: Any, logits: Any, probabilities: Any) -> Teacher:
@@ -223,27 +197,26 @@ def _teacher(args: LinearArguments, hidden: Any, weight: Any, bias: Any, logits:
     array = _arrays.as_rows(array)
     if given[1]:
         return Teacher(None, array, None)
-    if array.size and np.isnan(array.sum(dtype=np.float64)) and np.isnan(array).any():
+    if not _arrays.on_device(array) and array.size and _has_nan(array):
         raise ValueError("target_probs holds NaN")
     return Teacher(None, None, array)
 
 
+def _has_nan(x: Array) -> bool:
+    return bool(np.isnan(x.sum(dtype=np.float64)) and np.isnan(x).any())
+
+
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:
     plan.budget(bool(wrt))  # what the backward of "none" will need is refused here, too
-    if wrt and plan.reduction != "none":
-        loss, grads = plan.run(wrt, 1.0)
-        return plan.reduce(loss), grads
-    return plan.reduce(plan.run(NOTHING, 1.0)[0]), ()
+    loss, grads = plan.run(wrt if plan.rows.reduction != "none" else NOTHING, 1.0)
+    return plan.rows.reduce(loss, loss), grads
 
 
 def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tuple[Array | None, ...]:
     if not wrt:
         return (None, None, None)
-    if plan.reduction == "none":
-        saved, factor = plan.run(wrt, dloss)[1], 1.0
-    else:
-        factor = float(dloss)
-    return tuple(scaled(grad, factor, plan.args.dtype) for grad in saved)
+    grads, factor = (saved, dloss) if plan.rows.reduction != "none" else (plan.run(wrt, dloss)[1], 1.0)
+    return tuple(scaled(grad, factor, plan.args.dtype) for grad in grads)
 
 
 def _outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]:
@@ -313,14 +286,16 @@ def linear_kl_div(
     alpha
         Within [0, 1]: the share of the cross-entropy with `labels`. With 1 the divergence is not computed.
     ignore_index
-        Rows with this label count for nothing and cost nothing. None: no row is ignored.
+        Rows with this label count for nothing and cost nothing (on a GPU they go through the products). None: no row
+        is ignored.
     token_weight
         Weights of the rows ``(...)``, 0 or more, which multiply their losses; a row of weight 0 costs nothing.
     reduction
         "batchmean" over the rows that count, "sum", or "none" for one loss a row, ``(...)``. With "none" the gradient
         computes the logits a second time.
     workspace
-        Bytes for temporaries; default 48 MiB, or what one row takes. Fewer make smaller chunks, at the cost of time.
+        Bytes for temporaries; default 48 MiB, on a GPU 1 GiB, or what one row takes. Fewer make smaller chunks, at the
+        cost of time.
     deterministic
         True: the same bits for any number of threads, of this library and of the BLAS. False: for given numbers of
         threads. None: as `use_deterministic` says.
@@ -362,4 +337,4 @@ def linear_kl_div(
         deterministic=deterministic,
         backend=backend,
     )
-    return _forward(plan, NOTHING)[0]
+    return _arrays.given_back(_forward(plan, NOTHING)[0])

@@ -2,6 +2,9 @@
 
 A backend provides ``forward(x, target, beta, scale, loss)`` and
 ``gradient(x, target, beta, scale, upstream, loss, dx, dtarget)`` on rows ``(N, V)``.
+
+On the CPU the gradients of a reduced loss come from the pass of the loss, and the backward scales them. On a GPU the
+backward computes them, for then the upstream gradient is known, and nothing of the size of the logits is kept.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from fastnlp._arrays import Array
 from fastnlp._checks import flag, positive
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
+from fastnlp.ops._batch_rows import BatchRows, batch_rows
 from fastnlp.ops._criterion import scaled
 from fastnlp.ops.softmax import inverse_temperature
 
@@ -61,34 +65,17 @@ class _Plan(NamedTuple):
     target: Array  # (N, V)
     beta: float
     scale: float  # 1 / temperature
-    factor: float  # of the losses: temperature squared, or 1
-    reduction: str
+    rows: BatchRows
     shape: tuple[int, ...]
     dtypes: tuple[np.dtype[Any], ...]  # of the gradients
 
-    def upstream(self, dloss: Any) -> Array:
-        """Return the upstream gradient of each row's divergence: (N,)."""
-        n, dtype = self.x.shape[0], self.x.dtype
-        if self.reduction == "none":
-            return (np.asarray(dloss, np.float64) * self.factor).astype(dtype).reshape(-1)
-        rows = max(n, 1) if self.reduction == "batchmean" else 1
-        return np.full(n, float(dloss) * self.factor / rows, dtype)
-
-    def reduce(self, loss: Array) -> Any:
-        """Reduce the divergences of the rows; float32 or better. The mean over no row is NaN."""
-        if self.reduction == "none":
-            return (loss if self.factor == 1 else loss * loss.dtype.type(self.factor)).reshape(self.shape[:-1])[()]
-        total = np.add.reduce(loss, dtype=np.float64) * self.factor
-        if self.reduction == "batchmean":
-            total = total / len(loss) if len(loss) else np.nan
-        return loss.dtype.type(total)
-
     def gradients(self, wrt: frozenset[str], dloss: Any) -> tuple[Array, list[Array | None]]:
         """Return the divergences of the rows, and the gradients wanted."""
-        x = self.x
-        loss = _arrays.empty(x.shape[0], x.dtype, x)
+        x, dtype = self.x, _arrays.wide(self.x)
+        loss = _arrays.empty(x.shape[0], dtype, x)
         grads = [_arrays.empty(x.shape, x.dtype, x) if name in wrt else None for name in _NAMES]
-        self.kernels.gradient(x, self.target, self.beta, self.scale, self.upstream(dloss), loss, *grads)
+        upstream = self.rows.scales(dloss, dtype)[0]
+        self.kernels.gradient(x, self.target, self.beta, self.scale, upstream, loss, *grads)
         return loss, [None if grad is None else grad.reshape(self.shape) for grad in grads]
 
 
@@ -107,29 +94,28 @@ def _plan(
     y = _arrays.floating("target", target, like=x)
     if y.shape != x.shape:
         raise ValueError(f"target must have the shape of input, {x.shape}, got {y.shape}")
-    scale = inverse_temperature(temperature, x.dtype)
+    scale = inverse_temperature(temperature, _arrays.wide(x))
     factor = scale**-2 if flag("scale_by_t2", scale_by_t2) else 1.0
-    rows = _arrays.as_rows(x), _arrays.as_rows(y)
     dtypes = tuple(_arrays.result_dtype(a) for a in (input, target))
-    return _Plan(kernels, *rows, checked_beta(beta), scale, factor, checked_reduction(reduction), x.shape, dtypes)
+    beta, reduction = checked_beta(beta), checked_reduction(reduction)
+    rows = batch_rows(x.shape[:-1], x.shape[-1], x, reduction=reduction, factor=factor)
+    return _Plan(kernels, _arrays.as_rows(x), _arrays.as_rows(y), beta, scale, rows, x.shape, dtypes)
 
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:
-    if wrt and plan.reduction != "none":
+    x, rows = plan.x, plan.rows
+    if wrt and rows.reduction != "none" and not _arrays.on_device(x):
         loss, grads = plan.gradients(wrt, 1.0)
-        return plan.reduce(loss), tuple(grads)
-    loss = _arrays.empty(plan.x.shape[0], plan.x.dtype, plan.x)
-    plan.kernels.forward(plan.x, plan.target, plan.beta, plan.scale, loss)
-    return plan.reduce(loss), ()
+        return rows.reduce(loss, None), tuple(grads)
+    loss = _arrays.empty(x.shape[0], _arrays.wide(x), x)
+    plan.kernels.forward(x, plan.target, plan.beta, plan.scale, loss)
+    return rows.reduce(loss, loss), ()
 
 
 def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tuple[Array | None, ...]:
     if not wrt:
         return (None, None)
-    if plan.reduction == "none":
-        grads, factor = plan.gradients(wrt, dloss)[1], 1.0
-    else:
-        grads, factor = list(saved), float(dloss)
+    grads, factor = (list(saved), dloss) if saved else (plan.gradients(wrt, dloss)[1], 1.0)
     return tuple(scaled(grad, factor, dtype) for grad, dtype in zip(grads, plan.dtypes, strict=True))
 
 
@@ -137,7 +123,9 @@ def _outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]
     shape = tuple(args["input"].shape)
     if args["reduction"] == "none":
         return (Output(shape[:-1]),)
-    return (Output(()), *(Output(shape if name in wrt else (0,)) for name in _NAMES)) if wrt else (Output(()),)
+    if not wrt or _arrays.on_device(args["input"]):
+        return (Output(()),)
+    return (Output(()), *(Output(shape if name in wrt else (0,)) for name in _NAMES))
 
 
 @differentiable(*_NAMES, plan=_plan, forward=_forward, backward=_backward, outputs=_outputs)
@@ -165,7 +153,8 @@ def softmax_kl_div(
     Parameters
     ----------
     input
-        Logits of Q, ``(..., V)``, float32 or float64 (float16 and bfloat16 are computed in float32).
+        Logits of Q, ``(..., V)``, float32 or float64 (float16 and bfloat16 are computed in float32; on a GPU there is
+        no float64).
     target
         Logits of P, of the input's shape and dtype.
     temperature
@@ -202,4 +191,4 @@ def softmax_kl_div(
         scale_by_t2=scale_by_t2,
         backend=backend,
     )
-    return _forward(plan, NOTHING)[0]
+    return _arrays.given_back(_forward(plan, NOTHING)[0])

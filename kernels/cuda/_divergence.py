@@ -50,9 +50,7 @@ def pair(scale, top_p, total_p, top_q, total_q, given_p):
     level = abs(height) < _ONE and not given_p
     pivot_p, pivot_q = _ZERO if level else top_p, _ZERO if level else top_q
     offset = (scale * height if level else _ZERO) + log(total_p / total_q)
-    return Pair(
-        scale, scale * LOG2E, top_p, _ONE / total_p, top_q, _ONE / total_q, pivot_p, pivot_q, offset
-    )
+    return Pair(scale, scale * LOG2E, top_p, _ONE / total_p, top_q, _ONE / total_q, pivot_p, pivot_q, offset)
 
 
 @part

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnlp.kernels.cuda._rows import LOG2E, LOWEST, NEGATIVE_INFINITY, exps8, sum8, times8, top8, with8
+from fastnlp.kernels.cuda._divergence import pair
+from fastnlp.kernels.cuda._rows import LOG2E, NEGATIVE_INFINITY, exps8, sum8, times8, top_and_sum, with8
 from fastnlp.kernels.cuda.prims import (
-    block_max,
     block_sum,
     exp2,
     load1,
@@ -24,84 +24,61 @@ from fastnlp.kernels.cuda.prims import (
     threads,
 )
 
-_ZERO, _QUARTER = np.float32(0), np.float32(0.25)
-_NAN = np.float32(np.nan)
+_ZERO, _QUARTER, _ONE = np.float32(0), np.float32(0.25), np.float32(1)
 
 
 @part
-def top_and_total(x, base, classes, whole, k, shared):
-    """Return the largest x of a row, and the sum of 2**(k (x - top))."""
-    step = np.int32(threads() * 8)
-    m, total = LOWEST, _ZERO
-    i = np.int32(thread() * 8)
-    while i + step < whole:  # two loads are under way at a time
-        a = load8(x, base + i)
-        b = load8(x, base + i + step)
-        larger = top8(top8(m, a), b)
-        total = total * exp2((m - larger) * k) + (sum8(exps8(a, larger, k)) + sum8(exps8(b, larger, k)))
-        m = larger
-        i = np.int32(i + 2 * step)
-    if i < whole:
-        a = load8(x, base + i)
-        larger = top8(m, a)
-        total = total * exp2((m - larger) * k) + sum8(exps8(a, larger, k))
-        m = larger
-    i = np.int32(whole + thread())
-    while i < classes:
-        one = load1(x, base + i)
-        larger = max(m, one)
-        total = total * exp2((m - larger) * k) + exp2((one - larger) * k)
-        m = larger
-        i = np.int32(i + threads())
-    top = block_max(m, shared)
-    return top, block_sum(total * exp2((m - top) * k), shared)
+def row_pair(x, base, y, y_base, classes, whole, scale, given_p, shared):
+    """Return the `Pair` of two rows, and S - 1, S the sum of p where it is given."""
+    top_q, total_q = top_and_sum(x, base, classes, whole, scale * LOG2E, shared)
+    if given_p:
+        more = _row_sum(y, y_base, classes, whole, shared) - _ONE
+        return pair(scale, _ZERO, _ONE, top_q, total_q, given_p), more
+    top_p, total_p = top_and_sum(y, y_base, classes, whole, scale * LOG2E, shared)
+    return pair(scale, top_p, total_p, top_q, total_q, given_p), _ZERO
 
 
 @part
-def mass(p, base, classes, whole, shared):
-    """Return the sum of a row."""
+def _row_sum(y, base, classes, whole, shared):
     total = _ZERO
     i = np.int32(thread() * 8)
     while i < whole:
-        total += sum8(load8(p, base + i))
+        total += sum8(load8(y, base + i))
         i = np.int32(i + threads() * 8)
     i = np.int32(whole + thread())
     while i < classes:
-        total += load1(p, base + i)
+        total += load1(y, base + i)
         i = np.int32(i + threads())
     return block_sum(total, shared)
 
 
 @part
-def others(x, base, classes, whole, t, top, shared):
-    """Return the sum of e**(x - top) over a row without that of the class t."""
-    total = _ZERO
+def cross_entropy(x, base, classes, whole, t, top, shared):
+    """Return -log softmax(x)_t, 1 / total and rest / total: sums of e**(x - top) over all classes, and all but t."""
+    apart = load1(x, base + t) - top  # before the barriers of the sum: what is written may be x
+    rest = _ZERO
     i = np.int32(thread() * 8)
     while i < whole:
         a = load8(x, base + i)
         if np.uint32(t - i) < 8:
             a = with8(a, t - i, NEGATIVE_INFINITY)
-        total += sum8(exps8(a, top, LOG2E))
+        rest += sum8(exps8(a, top, LOG2E))
         i = np.int32(i + threads() * 8)
     i = np.int32(whole + thread())
     while i < classes:
         if i != t:
-            total += exp2((load1(x, base + i) - top) * LOG2E)
+            rest += exp2((load1(x, base + i) - top) * LOG2E)
         i = np.int32(i + threads())
-    return block_sum(total, shared)
-
-
-@part
-def cross_entropy(rest, apart):
-    """Return -log softmax(z)_t and the sum of exponentials, from those of the others and z_t - top."""
+    rest = block_sum(rest, shared)
     e = exp2(apart * LOG2E)
     total = rest + e
-    return log1p(rest / e) if e > _QUARTER else log(total) - apart, total
+    loss = log1p(rest / e) if e > _QUARTER else log(total) - apart
+    return loss, _ONE / total, rest / total
 
 
 @part
 def store_row8(dx, to, i, soft, x, t, top, rate, of_label, hard):
-    """Write eight gradients: soft, with hard softmax(z) - onehot(t) added where that is wanted."""
+    """Write eight gradients: soft, and where there is a hard part rate e**(x - top), or of_label for the class t."""
     if hard != _ZERO:
         a = times8(exps8(x, top, LOG2E), rate)
         if np.uint32(t - i) < 8:

@@ -1,31 +1,22 @@
 """Rows of logits beside those of a teacher: ``soft KL(p || q) + hard cross-entropy``, and the gradient in place.
 
-    p = softmax(scale y), or y as it is given, of sum S      q = softmax(scale x)      z = x
+    p = softmax(scale y), or y as it is given, of sum S      q = softmax(scale x)
     D = sum_v p_v h(log p_v / q_v) + S - 1,      h(r) = e**-r - 1 + r >= 0
-    H = lse z - z_t, t the class index of the row
+    H = lse x - x_t, t the class index of the row
     l = soft D + hard H
-    dx_v = upstream (soft scale (S q_v - p_v) + hard (softmax(z)_v - [v = t]))
+    dx_v = upstream (soft scale (S q_v - p_v) + hard (softmax(x)_v - [v = t]))
 
-Rows of both are read twice (three times with `hard`), from the second time on out of the second-level cache where they
-fit; the gradient does not want D, and is written while that is summed. q_v - p_v = p_v (h(r) - r) where r is small, so
-it keeps its digits, too.
+Two passes over both rows: maxima and sums; then the terms of D and, since it does not want D, the gradient. A third,
+over x alone, where there is a hard part. From the second on rows are read from the second-level cache, where they fit.
+q_v - p_v = p_v (h(r) - r) where r is small, so the gradient keeps its digits, too.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from fastnlp.kernels.cuda._divergence import kl, log_ratio, p_of, pair, q_of
-from fastnlp.kernels.cuda._divergence_rows import (
-    cross_entropy,
-    fill_row,
-    mass,
-    others,
-    store_row1,
-    store_row8,
-    top_and_total,
-)
-from fastnlp.kernels.cuda._rows import LOG2E
+from fastnlp.kernels.cuda._divergence import kl, log_ratio, p_of, q_of
+from fastnlp.kernels.cuda._divergence_rows import cross_entropy, fill_row, row_pair, store_row1, store_row8
 from fastnlp.kernels.cuda.prims import (
     block,
     block_sum,
@@ -40,26 +31,30 @@ from fastnlp.kernels.cuda.prims import (
     threads,
 )
 
-_ZERO, _ONE, _NAN = np.float32(0), np.float32(1), np.float32(np.nan)
+_ZERO, _NAN = np.float32(0), np.float32(np.nan)
 
 
 @part
 def _term(y, x, two, more, given_p):
     """Return p h(r), and S q - p, of one element; more = S - 1."""
-    p, q = p_of(y, two, given_p), q_of(x, two)
-    term, apart = kl(p, q, log_ratio(y, x, two, given_p))
+    q = q_of(x, two)
+    term, apart = kl(p_of(y, two, given_p), q, log_ratio(y, x, two, given_p))
     return term, apart + more * q
 
 
 @kernel(
-    "x* i64 x* i64 i64* f32* i64 i64 i64 f32 f32 f32 i64 f32* x* i64", threads=1024, registers=64, loads=4, stores=1
+    "x* i64 x* i64 i64* f32* i64 i64 i64 f32 f32 f32 i64 f32* x* i64",
+    threads=1024,
+    registers=64,
+    loads=4,
+    stores=1,
 )
 def kl_rows(
     x,  # (n, classes) logits, rows of `pitch` elements
     pitch,
     y,  # (n, classes) the teacher's logits, or probabilities, rows of `y_pitch` elements
     y_pitch,
-    label,  # (n,) class indices; -1 where the row does not count, less where the index is bad
+    label,  # (n,) class indices; -1 where the row does not count, less where it is no class
     upstream,  # (n,) with dx
     classes,
     whole,  # how many of the classes can be read eight at a time: a multiple of 8, or 0 where rows are not aligned
@@ -86,23 +81,13 @@ def kl_rows(
             if given(dx):
                 fill_row(dx, to, classes, whole, nothing)
         else:
-            top_q, total_q = top_and_total(x, base, classes, whole, scale * LOG2E, shared)
-            top_p, total_p, more = _ZERO, _ONE, _ZERO
-            if given_p:
-                more = mass(y, y_base, classes, whole, shared) - _ONE
-            else:
-                top_p, total_p = top_and_total(y, y_base, classes, whole, scale * LOG2E, shared)
-            two = pair(scale, top_p, total_p, top_q, total_q, given_p)
-            g = h = rate = of_label = _ZERO
+            two, more = row_pair(x, base, y, y_base, classes, whole, scale, given_p, shared)
+            h = rate = rest = g = _ZERO
             if hard != _ZERO:
-                apart = load1(x, base + t) - top_q
-                rest = others(x, base, classes, whole, t, top_q, shared)
-                h, total = cross_entropy(rest, apart)
-                if given(dx):
-                    rate = upstream[row] * hard / total
-                    of_label = -rate * rest
+                h, rate, rest = cross_entropy(x, base, classes, whole, t, two.top_q, shared)
             if given(dx):
                 g = upstream[row] * soft * scale
+                rate, rest = upstream[row] * hard * rate, -upstream[row] * hard * rest
             divergence = _ZERO
             i = np.int32(thread() * 8)
             while i < whole:
@@ -118,7 +103,7 @@ def kl_rows(
                 divergence += ((l0 + l1) + (l2 + l3)) + ((l4 + l5) + (l6 + l7))
                 if given(dx):
                     d = (g * d0, g * d1, g * d2, g * d3, g * d4, g * d5, g * d6, g * d7)
-                    store_row8(dx, to, i, d, b, t, top_q, rate, of_label, hard)
+                    store_row8(dx, to, i, d, b, t, two.top_q, rate, rest, hard)
                 i = np.int32(i + threads() * 8)
             i = np.int32(whole + thread())
             while i < classes:
@@ -126,7 +111,7 @@ def kl_rows(
                 l0, d0 = _term(load1(y, y_base + i), one, two, more, given_p)
                 divergence += l0
                 if given(dx):
-                    store_row1(dx, to, i, g * d0, one, t, top_q, rate, of_label, hard)
+                    store_row1(dx, to, i, g * d0, one, t, two.top_q, rate, rest, hard)
                 i = np.int32(i + threads())
             divergence = block_sum(divergence, shared) + more
             if thread() == 0:
