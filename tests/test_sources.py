@@ -114,7 +114,7 @@ class Reader:
 def test_open_files_and_standard_input(tmp_path, monkeypatch, small_blocks, text):
     path = text_file(tmp_path, text)
     whole = build_corpus(path, min_count=1)
-    packed = gzip.compress(text.encode())
+    packed = gzip.compress(text.encode(), mtime=0)
 
     def corpus(file):
         found = build_corpus(file, min_count=1)
@@ -248,16 +248,16 @@ def test_other_sources_are_refused(source, message):
     ("content", "name", "message"),
     [
         (b"", "a.txt", "is empty"),
-        (gzip.compress(b""), "a.gz", "is empty"),
+        (gzip.compress(b"", mtime=0), "a.gz", "is empty"),
         (b"line\ntext\0text", "a.txt", "a.txt is not text, line 2 holds a NUL byte"),
         ("text".encode("utf-16"), "a.txt", "UTF-16"),
         (b"plain", "a.gz", "not packed that way"),
         (b"plain", "a.zst", "not packed that way"),
         (b"\x28\xb5\x2f\xfd" + b"x" * 20, "a.zst", "truncated or corrupt"),
-        (gzip.compress(os.urandom(99).hex().encode())[:-20], "a.gz", "truncated or corrupt"),
+        (gzip.compress(os.urandom(99).hex().encode(), mtime=0)[:-20], "a.gz", "truncated or corrupt"),
         (lzma.compress(b"some text")[:-20], "a.xz", "truncated or corrupt"),
         (bz2.compress(b"some text")[:-8], "a.bz2", "truncated or corrupt"),
-        (gzip.compress(b"some text" * 99)[:12] + b"\xff" * 60, "a.gz", "truncated or corrupt"),
+        (gzip.compress(b"some text" * 99, mtime=0)[:12] + b"\xff" * 60, "a.gz", "truncated or corrupt"),
     ],
 )
 def test_bad_files_are_found_before_any_is_read(tmp_path, content, name, message):
@@ -271,7 +271,7 @@ def test_bad_files_are_found_before_any_is_read(tmp_path, content, name, message
 
 
 def test_a_file_that_is_damaged_further_on(tmp_path):
-    packed = gzip.compress(os.urandom(200_000).hex().encode())
+    packed = gzip.compress(os.urandom(200_000).hex().encode(), mtime=0)
     with pytest.raises(ValueError, match=r"a\.gz is truncated or corrupt .* again"):
         build_vocab(text_file(tmp_path, packed[:-1000], "a.gz"))
 
@@ -324,7 +324,7 @@ def test_a_pipe_is_read_once(tmp_path):
 
 
 def test_progress_counts_packed_bytes_or_lines(tmp_path, small_blocks):
-    paths = [text_file(tmp_path, gzip.compress(TEXT.encode() * 9), "1.gz"), text_file(tmp_path)]
+    paths = [text_file(tmp_path, gzip.compress(TEXT.encode() * 9, mtime=0), "1.gz"), text_file(tmp_path)]
     total = sum(path.stat().st_size for path in paths)
     calls = []
     vocab = build_vocab(paths, min_count=1, progress=lambda *done: calls.append(done))
