@@ -33,15 +33,18 @@ class DeviceArray:
         What allocates beside it and launches where it lives.
     dtype
         As NumPy has it, bfloat16 from ml_dtypes.
+    spare
+        Whether its memory may be written over: what is there is needed by nobody else.
     """
 
-    __slots__ = ("dtype", "library", "owner", "shape", "strides")
+    __slots__ = ("dtype", "library", "owner", "shape", "spare", "strides")
 
     def __init__(
         self, owner: Any, library: Library, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any
     ) -> None:
         self.owner, self.library, self.shape, self.dtype = owner, library, shape, dtype
         self.strides = strides  # in elements
+        self.spare = False
 
     @property
     def ndim(self) -> int:

@@ -143,6 +143,20 @@ def test_a_retained_graph_gives_the_same_gradients_again(gpu):
     assert all(map(torch.equal, torch.autograd.grad(loss, (x, w)), kept))
 
 
+def test_the_last_backward_takes_the_memory_of_what_was_saved(gpu, monkeypatch):
+    x, w, _, target = operands(torch.float32)
+    loss = fastnlp.torch.linear_cross_entropy(x, w, target)
+    made, empty = [], gpu.empty
+    monkeypatch.setattr(gpu, "empty", lambda *args: made.append(empty(*args)) or made[-1])
+    loss.backward(retain_graph=True)
+    first = w.grad.clone()
+    assert w.shape in [array.shape for array in made]
+    made.clear()
+    loss.backward()
+    assert not {w.shape, x.shape} & {array.shape for array in made}
+    torch.testing.assert_close(w.grad, 2 * first)
+
+
 def test_rows_that_do_not_count_are_dropped(gpu):
     x, w, _, target = operands(torch.float32)
     run = fastnlp.torch.linear_cross_entropy

@@ -174,11 +174,14 @@ def count_again(rows: DeviceRows, classes: int) -> DeviceRows:
 
 
 def scaled(grad: DeviceArray, factor: Any, dtype: Any) -> DeviceArray:
-    """Return a saved float32 gradient times the upstream factor, a number or a 0-d array, in the caller's dtype."""
+    """Return a saved float32 gradient times the upstream factor, a number or a 0-d array, in the caller's dtype.
+
+    A spare one in that dtype is multiplied where it is: it may be as large as the weights.
+    """
     if not isinstance(factor, DeviceArray) and factor == 1.0:
         return grad.astype(dtype, copy=False)
     library, n = grad.library, grad.size
-    out = library.empty(grad.shape, dtype)
+    out = grad if grad.spare and grad.dtype == dtype else library.empty(grad.shape, dtype)
     array, number = (factor, 1.0) if isinstance(factor, DeviceArray) else (None, float(factor))
     if array is not None:
         array = array.astype(_F32, copy=False)
