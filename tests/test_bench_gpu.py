@@ -9,14 +9,29 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from bench.contestant import Absent, Contestant  # noqa: E402
 from bench.gpu import __main__ as command  # noqa: E402
-from bench.gpu import batches, checks, heads, losses, machine, report, rows, sanitize, schedule, targets  # noqa: E402
+from bench.gpu import (  # noqa: E402
+    batches,
+    checks,
+    heads,
+    launches,
+    losses,
+    machine,
+    report,
+    rows,
+    sanitize,
+    schedule,
+    targets,
+    words,
+)
 from bench.gpu.part import Part  # noqa: E402
 from bench.gpu.parts import parts  # noqa: E402
 from bench.gpu.race import race, share  # noqa: E402
@@ -61,6 +76,12 @@ class Slow(Host):
 
     def seconds(self, call, loops=1):
         return sum(call() for _ in range(loops)) / loops
+
+
+@pytest.fixture
+def few_rounds(monkeypatch):
+    """Races of parts that are short."""
+    monkeypatch.setattr("bench.gpu.race.ROUNDS", (2, 2))
 
 
 def named(record):
@@ -176,6 +197,7 @@ def test_the_plain_loop_of_chunks_stands_in_where_torch_has_none(monkeypatch):
     heads.checker(head)(chunks.call())
 
 
+@pytest.mark.usefixtures("few_rounds")
 def test_parts_of_losses_run():
     shape = {"n": 48, "d": 16, "v": 200}
     (record,) = losses.gradients(Host(), **shape, peaked=True, ignored=0.5, dtype="float32", compiled=False)
@@ -195,6 +217,7 @@ def test_parts_of_losses_run():
 
 @pytest.mark.parametrize("operation", list(rows.CASES))
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.usefixtures("few_rounds")
 def test_parts_of_rows_run(operation, dtype, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     device = Host()
@@ -205,10 +228,49 @@ def test_parts_of_rows_run(operation, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", list(batches.MODES))
+@pytest.mark.usefixtures("few_rounds")
 def test_parts_of_pool_run(mode):
     (record,) = batches.pool(Host(), mode=mode, tokens=3000, d=8)
     assert "median" in named(record)["fastnlp"], named(record)["fastnlp"]
     assert "median" in named(record)["torch, scattered"]
+
+
+@pytest.mark.usefixtures("few_rounds")
+def test_overheads_of_calls_are_timed(monkeypatch):
+    monkeypatch.setattr(launches, "LOOPS", 2)
+    records = launches.overhead(Host(), n=4, v=16)
+    assert [one["operation"].startswith("overhead: ") for one in records] == [True] * 3
+    for record in records:
+        assert "median" in record["contestants"][0]
+        assert "median" in named(record)["torch eager"]
+
+
+@pytest.mark.usefixtures("few_rounds")
+def test_parts_of_words_run(monkeypatch):
+    monkeypatch.setattr(words, "WAYS", {name: {"backend": "cpu"} for name in words.WAYS})
+    (record,) = words.glove(None, draws=5000, dim=8, ways=list(words.WAYS), vocab=100)
+    assert [one["name"] for one in record["contestants"]] == list(words.WAYS)
+    for one in record["contestants"]:
+        assert one["rounds"] == words.EPOCHS - 1
+        assert one["rates"]["pairs"] == record["shape"]["counts"] / one["median"]
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(asarray=np.asarray, __spec__=None))
+    (record,) = words.counting(Host(), tokens=3000, vocab=100)
+    assert "median" in named(record)["fastnlp"]
+
+
+def test_a_loss_of_glove_that_is_off_is_refused():
+    words._check("fastnlp, hogwild", [2.0, 1.01], 1.0)
+    for name, losses_of in (("fastnlp", [2.0, 1.01]), ("fastnlp, hogwild", [2.0, 1.1]), ("fastnlp", [1.0, 1.0])):
+        with pytest.raises(AssertionError, match="loss"):
+            words._check(name, losses_of, 1.0)
+
+
+def test_words_are_of_zipf():
+    ids = words.zipf(200_000, 0, 1000)
+    assert ids.min() == 0
+    assert ids.max() == 999
+    share = np.bincount(ids)[[0, 9]] / len(ids)
+    assert share == pytest.approx(np.log([2, 11 / 10]) / np.log(1001), rel=0.1)
 
 
 def test_lengths_sum_to_the_tokens():
@@ -427,7 +489,7 @@ def test_a_run_is_written_as_json_and_markdown(on_a_stub, tmp_path):
     assert results["left_out"].keys() == {"long"}
     assert results["checks"][0]["passed"]
     assert (tmp_path / "out" / "a-check.txt").read_text().strip() == "fine"
-    for words in (
+    for part_of_it in (
         "# fastnlp on Stub GPU",
         "torch eager",
         heads.FLOOR,
@@ -436,7 +498,7 @@ def test_a_run_is_written_as_json_and_markdown(on_a_stub, tmp_path):
         "no time",
         "no tool",
     ):
-        assert words in text
+        assert part_of_it in text
     for line in text.splitlines():
         assert line.startswith("|") == line.endswith("|")
 

@@ -21,7 +21,7 @@ from bench.gpu.parts import parts
 
 NO_GPU = 2
 SECONDS = 570.0
-FOR_CHECKS = 170.0
+FOR_CHECKS = 150.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

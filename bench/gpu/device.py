@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -57,6 +59,9 @@ class Device:
         """Give back what nobody holds."""
         gc.collect()
         self._cuda.empty_cache()
+        cupy = sys.modules.get("cupy")
+        if cupy is not None:
+            cupy.get_default_memory_pool().free_all_blocks()
 
     def free(self) -> int:
         """Return the bytes that are free on the GPU."""
@@ -68,3 +73,22 @@ class Device:
 
         cache = getattr(self._cuda.get_device_properties(0), "L2_cache_size", 64 << 20)
         return torch.empty(4 * cache, dtype=torch.uint8, device=self.where)
+
+
+class HostClock:
+    """The GPU timed from outside: what a caller waits who calls many times and then once for the GPU."""
+
+    def __init__(self, device: Any) -> None:
+        self._device = device
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._device, name)
+
+    def seconds(self, call: Callable[[], Any], loops: int = 1) -> float:
+        """Return the seconds of one of `loops` calls."""
+        self._device.synchronize()
+        begin = time.perf_counter()
+        for _ in range(loops):
+            call()
+        self._device.synchronize()
+        return (time.perf_counter() - begin) / loops

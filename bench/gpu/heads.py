@@ -11,7 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from bench.contestant import Absent, Contestant, prepared
+from bench.contestant import Absent, Contestant
+from bench.gpu.race import entrant
 
 FLOOR, FLOOR_COUNTED = "three cuBLAS products", "three cuBLAS products of the rows that count"
 CHUNK = 1024
@@ -99,11 +100,11 @@ def ours(head: Head, gradient: bool = True, **options: Any) -> Contestant:
 
 def peers(head: Head, *, compiled: bool = False) -> list[Contestant | Absent]:
     """Return what else computes it, and the products without the loss."""
-    makers: dict[str, Callable[[Head], Contestant]] = {"torch eager": _eager, "torch, chunks": _chunks}
+    makers: dict[str, Callable[[Head], Contestant]] = {"torch eager": eager, "torch, chunks": _chunks}
     if compiled:
         makers["torch.compile"] = _compiled
     makers |= {"Liger": _liger, "CCE": _cce}
-    return [*(prepared(name, maker, head) for name, maker in makers.items()), products(head)]
+    return [*(entrant(name, maker, head) for name, maker in makers.items()), products(head)]
 
 
 def products(head: Head, *, counted: bool = False) -> Contestant:
@@ -121,7 +122,8 @@ def products(head: Head, *, counted: bool = False) -> Contestant:
     return Contestant(FLOOR_COUNTED if counted else FLOOR, call)
 
 
-def _eager(head: Head) -> Contestant:
+def eager(head: Head) -> Contestant:
+    """Return the two functions that a training loop calls."""
     from torch.nn import functional as F  # noqa: N812
 
     return _contestant("torch eager", lambda x, w, t: F.cross_entropy(F.linear(x, w), t), head)

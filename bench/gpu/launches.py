@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from bench.contestant import Contestant, prepared
+from bench.contestant import Contestant
 from bench.gpu import heads
+from bench.gpu.device import HostClock
 from bench.gpu.part import Part
-from bench.gpu.race import race
+from bench.gpu.race import entrant, race
 from bench.gpu.rows import near
 
 LOOPS = 100
@@ -24,25 +23,6 @@ def parts() -> list[Part]:
     ]
 
 
-class HostClock:
-    """The GPU timed from outside: what a caller waits who calls many times and then once for the GPU."""
-
-    def __init__(self, device: Any) -> None:
-        self._device = device
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._device, name)
-
-    def seconds(self, call: Callable[[], Any], loops: int = 1) -> float:
-        """Return the seconds of one of `loops` calls."""
-        self._device.synchronize()
-        begin = time.perf_counter()
-        for _ in range(loops):
-            call()
-        self._device.synchronize()
-        return (time.perf_counter() - begin) / loops
-
-
 def overhead(device: Any, *, n: int, v: int) -> Any:
     """Race for calls on a few numbers."""
     import torch
@@ -53,9 +33,10 @@ def overhead(device: Any, *, n: int, v: int) -> Any:
     spare, host = torch.empty_like(x), HostClock(device)
     entrants = [
         Contestant("fastnlp, tensors", lambda: fastnlp.torch.softmax(x, 1)),
-        prepared("fastnlp, CuPy arrays", _cupy, x),
+        entrant("fastnlp, CuPy arrays", _cupy, x),
         Contestant("torch eager", lambda: torch.softmax(x, 1)),
         Contestant("torch, one kernel", lambda: spare.zero_(), result=lambda _: None),
+        entrant("fastnlp, a kernel that does nothing", _nothing, x),
     ]
     case, check = f"{n} x {v} float32", near([torch.softmax(x, 1)], 1e-5)
     first = race(
@@ -74,7 +55,7 @@ def overhead(device: Any, *, n: int, v: int) -> Any:
     check_loss = near([naive(x, target)], 1e-5)
     second = race(host, "overhead: cross_entropy", case, entrants, check=lambda loss: check_loss([loss]), loops=LOOPS)
     head = heads.make(device.where, n, 64, v, peaked=False, ignored=0.0)
-    entrants = [heads.ours(head), heads._eager(head)]
+    entrants = [heads.ours(head), heads.eager(head)]
     third = race(
         host,
         "overhead: linear_cross_entropy with gradients",
@@ -127,3 +108,15 @@ def _cupy(x: Any) -> Contestant:
 
     array = cupy.from_dlpack(x)
     return Contestant("fastnlp, CuPy arrays", lambda: fastnlp.softmax(array), result=torch.from_dlpack)
+
+
+def _nothing(x: Any) -> Contestant:
+    from bench.gpu.nothing import nothing
+    from fastnlp._device import of
+
+    array = of(x)
+    return Contestant(
+        "fastnlp, a kernel that does nothing",
+        lambda: array.library.launch(nothing, 1, 32, array, 0, 1.0),
+        result=lambda _: None,
+    )

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench.contestant import Absent, Contestant
+from bench.contestant import Absent, Contestant, prepared
 from bench.lane import Lane, figures, rotation
 
 ROUNDS = 5, 40
@@ -72,15 +72,41 @@ def race(
             lanes.append(Lane(one, lambda: 0.0, loops=loops))
         device.release()
     _time(device, lanes, seconds, flush)
+    found = record(operation, case, contestants[0].name, lanes, absent, per_call=per_call, note=note)
+    for one in found["contestants"]:
+        if one["name"] in peaks:
+            one["peak"] = peaks[one["name"]]
+            one["beyond"] = None if memory is None else one["peak"] - memory
+    return found
+
+
+def record(
+    operation: str,
+    case: str,
+    ours: str,
+    lanes: Sequence[Lane],
+    absent: Sequence[dict[str, Any]],
+    *,
+    per_call: dict[str, float] | None = None,
+    note: str = "",
+) -> dict[str, Any]:
+    """Return the record of lanes that have been timed; ratios are to the contestant called `ours`."""
     found = figures(lanes, None, None, {}) if lanes else []
-    ours_took_part = bool(found) and found[0]["name"] == contestants[0].name
+    took_part = bool(found) and found[0]["name"] == ours
     for one in found:
-        if not ours_took_part:
+        if not took_part:
             one.update(ratio=None, ratio_q1=None, ratio_q3=None)
-        one["peak"] = peaks[one["name"]]
-        one["beyond"] = None if memory is None else one["peak"] - memory
+        one["peak"] = one["beyond"] = None
         one["rates"] = {unit: amount / one["median"] for unit, amount in (per_call or {}).items()}
     return {"operation": operation, "case": case, "note": note, "contestants": [*found, *absent]}
+
+
+def entrant(name: str, prepare: Callable[..., Any], *args: Any) -> Contestant | Absent:
+    """Return the contestant that ``prepare(*args)`` makes, or an `Absent` if it cannot, whatever the reason."""
+    try:
+        return prepared(name, prepare, *args)
+    except Exception as error:
+        return Absent(name, reason(error))
 
 
 def reason(error: BaseException) -> str:

@@ -61,9 +61,17 @@ def _rows(record: Mapping[str, Any]) -> list[Sequence[str]]:
         ratio = "" if one["ratio"] is None else f"{one['ratio']:.2f} ({one['ratio_q1']:.2f} to {one['ratio_q3']:.2f})"
         share = "" if limit is None else f"{limit / one['median']:.0%}"
         rates = ", ".join(_rate(*rate) for rate in one["rates"].items())
-        beyond = "" if one["beyond"] is None else _gib(one["beyond"])
         found.append(
-            [record["case"], one["name"], seconds(one["median"]), ratio, share, rates, _gib(one["peak"]), beyond]
+            [
+                record["case"],
+                one["name"],
+                seconds(one["median"]),
+                ratio,
+                share,
+                rates,
+                _gib(one["peak"]),
+                _gib(one["beyond"]),
+            ]
         )
     return found
 
@@ -114,5 +122,7 @@ def _rate(unit: str, rate: float) -> str:
     return f"{rate:.3g} {unit}/s"
 
 
-def _gib(size: float) -> str:
+def _gib(size: float | None) -> str:
+    if size is None:
+        return ""
     return f"{size / 2**30:.2f} GiB" if abs(size) >= 1 << 26 else f"{size / 2**20:.2f} MiB"
