@@ -61,6 +61,8 @@ def launch(kernel, blocks, threads, args, *, words=None, seed=0, races=True, rep
             now.machine = _Block(function, arguments.values, rng, arguments.memories)
             now.machine.run()
     now.machine = now.thread = None
+    for memory in arguments.memories:
+        memory.check_blocks()
     arguments.write_back()
 
 
@@ -112,8 +114,7 @@ class _Block:
             for thread in self.at_barrier:
                 thread.tag = tag_of(thread.index, self.interval, thread.warp_interval)
                 thread.reply = self.values
-            self.rng.shuffle(self.at_barrier)
-            self.ready += self.at_barrier
+            self.ready += self.turned(self.at_barrier)
             self.at_barrier, self.values = [], []
         self.hub.switch()
         return me.reply
@@ -145,9 +146,13 @@ class _Block:
                 thread.warp_interval = after
                 thread.tag = tag_of(thread.index, self.interval, after)
         waiting.pop()
-        k = self.rng.randrange(len(waiting) + 1)
-        self.ready += waiting[k:] + waiting[:k]
+        self.ready += self.turned(waiting)
         return got
+
+    def turned(self, threads):
+        """Return threads in another order."""
+        k = int(self.rng.random() * len(threads))
+        return threads[k:] + threads[:k]
 
     def explain(self):
         """Raise for threads that wait for others in vain."""

@@ -6,7 +6,7 @@ import ctypes
 
 import numpy as np
 
-from tests.simt_memory import Memory, Pointer, SimtError, fail, now
+from tests.simt_memory import Memory, Pointer, SimtError, fail
 
 FAR = 1 << 28
 """Bytes from which on the rows of a view are apart for the sake of their addresses: no list holds what is between."""
@@ -57,8 +57,6 @@ class Arguments:
             raise SimtError(f"{[view[2] for view in group]}: more than {FAR} bytes, in different views")
         flat = group[0][3] if far else np.frombuffer((ctypes.c_char * (high - low)).from_address(low), dtype)
         memory = Memory("/".join(view[2] for view in group), _FarRows(flat) if far else _cells(flat), flat)
-        if now.races and not far:
-            memory.across_blocks()
         self.memories.append(memory)
         for start, _, name, x, pointer in group:
             strides = [s // x.itemsize for s in x.strides]

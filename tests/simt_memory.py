@@ -40,63 +40,57 @@ class Memory:
 
     def __init__(self, name, cells, flat=None):
         self.name, self.cells, self.flat = name, cells, flat
-        self.log, self.between, self.written = [], None, False
-
-    def across_blocks(self):
-        """Watch for races between blocks, too: who wrote, read or changed atomically each element."""
-        self.between = [np.full(len(self.cells), -1, np.int32) for _ in range(3)]
-        return self
+        self.log, self.blocks, self.written = [], [], False
 
     def check(self):
-        """Raise if two accesses of the log, or one of it and one of another block, are in no order."""
+        """Raise if two accesses of the block that has ended are in no order."""
         if not self.log:
             return
-        start, count, tag = np.array(self.log, np.int64).reshape(-1, 3).T
+        accesses = np.array(self.log, np.int64).reshape(-1, 3)
         self.log.clear()
-        element = np.repeat(start, count) + _upto(count)
-        tag = np.repeat(tag, count)
-        self._check_block(element, tag)
-        if self.between is not None:
-            self._check_blocks(element, tag & 3)
+        if self.written:
+            self._check(*_each(accesses))
+        accesses[:, 2] = accesses[:, 2] & 3 | now.block << 2
+        self.blocks.append(accesses)
 
-    def _check_block(self, element, tag):
-        written = np.zeros(len(self.cells), bool)
-        written[element[tag & 3 != READ]] = True
-        matters = written[element]
-        element, tag = element[matters], tag[matters]
-        if not len(element):
+    def check_blocks(self):
+        """Raise if one block changed what another one used: they are in no order."""
+        if not self.written or len(self.blocks) < 2:
             return
-        interval = tag >> 40
-        order = np.lexsort((interval, element))
-        element, interval, tag = element[order], interval[order], tag[order]
-        first = np.flatnonzero(np.r_[True, (element[1:] != element[:-1]) | (interval[1:] != interval[:-1])])
-        thread = tag >> 2 & 0xFFF
-        several = np.minimum.reduceat(thread, first) != np.maximum.reduceat(thread, first)
-        ends = np.r_[first[1:], len(element)]
-        for a, b in zip(first[several], ends[several], strict=True):
+        element, tag, first, ends = self._in_dispute(*_each(np.concatenate(self.blocks)))
+        for a, b in zip(first, ends, strict=True):
+            blocks, kinds = np.unique(tag[a:b] >> 2), np.unique(tag[a:b] & 3)
+            if len(blocks) > 1 and kinds.tolist() != [ATOMIC]:
+                raise SimtError(f"a race between blocks on {self.name}[{element[a]}]: {blocks.tolist()[:4]}")
+
+    def _check(self, element, tag):
+        element, tag, first, ends = self._in_dispute(element, tag, tag >> 40)
+        for a, b in zip(first, ends, strict=True):
             _check_pairs(f"{self.name}[{element[a]}]", np.unique(tag[a:b]).tolist())
 
-    def _check_blocks(self, element, kind):
-        written, read, changed = self.between
-        me = now.block
-        for mine, theirs in ((WRITE, (written, read, changed)), (READ, (written, changed)), (ATOMIC, (written, read))):
-            touched = element[kind == mine]
-            for other in theirs:
-                at = other[touched]
-                bad = np.flatnonzero((at != -1) & (at != me))
-                if len(bad):
-                    k = bad[0]
-                    other_block = "several blocks" if at[k] == -2 else f"block {at[k]}"
-                    raise SimtError(f"a race between blocks on {self.name}[{touched[k]}]: block {me} and {other_block}")
-        for mine, who in ((WRITE, written), (READ, read), (ATOMIC, changed)):
-            touched = element[kind == mine]
-            who[touched] = np.where((who[touched] == -1) | (who[touched] == me), me, -2)
+    def _in_dispute(self, element, tag, interval=0):
+        """Return the accesses to elements that several used in one interval, not all to read; and where each starts."""
+        changed = np.zeros(len(self.cells), bool)
+        changed[element[tag & 3 != READ]] = True
+        matters = changed[element]
+        element, tag = element[matters], tag[matters]
+        key = element + (interval[matters] if np.ndim(interval) else 0) * len(self.cells)
+        order = np.argsort(key, kind="stable")
+        element, tag, key = element[order], tag[order], key[order]
+        first = np.flatnonzero(np.concatenate([key[:1] == key[:1], key[1:] != key[:-1]]))
+        who = tag >> 2 & 0xFFF if np.ndim(interval) else tag >> 2
+        ends = np.append(first[1:], len(key))
+        if len(first):
+            several = np.minimum.reduceat(who, first) != np.maximum.reduceat(who, first)
+            first, ends = first[several], ends[several]
+        return element, tag, first.tolist(), ends.tolist()
 
 
-def _upto(count):
-    """Return 0, 1, ..., count - 1 for each count."""
+def _each(accesses):
+    """Return the element and the tag of each access to one element."""
+    start, count, tag = accesses.T
     ends = np.cumsum(count)
-    return np.arange(ends[-1]) - np.repeat(ends - count, count)
+    return np.repeat(start - ends + count, count) + np.arange(ends[-1]), np.repeat(tag, count)
 
 
 def _check_pairs(what, tags):
@@ -210,6 +204,8 @@ class Shared:
             if not 0 <= i < n:
                 fail(f"{self.name}{list(index)} is out of range {self.shape}")
             flat = flat * n + i
+        if kind:
+            self.memory.written = True
         if self.touch is not None:
             self.touch((flat, 1, now.thread.tag | kind))
         return flat

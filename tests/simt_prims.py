@@ -6,6 +6,7 @@ kernel are Python ints, as its sums are 64 bits wide on the device; ``np.int32(.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import sys
@@ -222,6 +223,7 @@ class _Threads:
         return self._x()
 
 
+@functools.cache
 def _dtype(dtype):
     return np.dtype(getattr(dtype, "dtype", None) or (dtype if isinstance(dtype, type) else str(dtype)))
 

@@ -87,4 +87,5 @@ class _Module:
         self._rebinding, self._module = rebinding, module
 
     def __getattr__(self, name):
-        return self._rebinding.value(name, getattr(self._module, name))
+        setattr(self, name, self._rebinding.value(name, getattr(self._module, name)))
+        return self.__dict__[name]
