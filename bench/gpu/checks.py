@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 from bench.gpu.machine import ROOT
 from bench.gpu.schedule import environment
 
-TESTS = ("tests/test_cuda_device.py", "tests/test_cuda_device_use.py")
+TESTS = ("tests/test_cuda_device.py", "tests/test_cuda_device_use.py", "tests/test_cuda_device_words.py")
 SANITIZER_FOUND = 99
 """The exit status by which the sanitizer says that it found something."""
 
