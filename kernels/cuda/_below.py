@@ -39,19 +39,21 @@ _FAR = np.float32(1e4)  # exp(-_FAR) is 0
 
 
 @part
+def _from(i, whole):
+    return (i, np.int32(1)) if i < whole else (np.int32(whole + thread()), threads())
+
+
+@part
 def begin(whole):
     """Return the first class of this thread, and how far apart its eight are."""
-    i = np.int32(thread() * 8)
-    return (i, np.int32(1)) if i < whole else (np.int32(whole + thread()), threads())
+    return _from(np.int32(thread() * 8), whole)
 
 
 @part
 def onward(i, apart, whole):
     """Return the next ones."""
     i = np.int32(i + threads() * 8)
-    if apart == 1 and i >= whole:
-        return np.int32(whole + thread()), threads()
-    return i, apart
+    return _from(i, whole) if apart == 1 else (i, apart)
 
 
 @part
@@ -129,6 +131,13 @@ def _largest(m, x):
 
 
 @part
+def _larger(m, first, x, i):
+    """Return the largest of m and the eight from class i on, and `first`, or i if it is among them."""
+    larger = _largest(m, x)
+    return (larger, i) if m == m and not larger <= m else (m, first)
+
+
+@part
 def _is(x, m):
     return x == m or x != x
 
@@ -137,12 +146,16 @@ def _is(x, m):
 def thread_top(x, base, classes, whole):
     """Return the largest logit that this thread sees of a row, NaN if there is one, and the first class that has it."""
     m = NEGATIVE_INFINITY
-    i, apart = begin(whole)
-    first = i
+    i, step = np.int32(thread() * 8), np.int32(threads() * 8)
+    first, _ = _from(i, whole)
+    while i + step < whole:  # two loads are under way at a time
+        a, b = load8(x, base + i), load8(x, base + i + step)
+        m, first = _larger(m, first, a, i)
+        m, first = _larger(m, first, b, np.int32(i + step))
+        i = np.int32(i + 2 * step)
+    i, apart = _from(i, whole)
     while i < classes:
-        larger = _largest(m, eight(x, base, i, apart, classes, NEGATIVE_INFINITY))
-        if not larger <= m and m == m:
-            m, first = larger, i
+        m, first = _larger(m, first, eight(x, base, i, apart, classes, NEGATIVE_INFINITY), i)
         i, apart = onward(i, apart, whole)
     if first >= classes:
         return m, NOWHERE

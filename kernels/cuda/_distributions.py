@@ -73,8 +73,8 @@ def _mass8(p, class_weight, i, apart, classes, hard, share):
     "x* i64 x* i64 i64* f32* f32* f32* i64 i64 i64 f32 f32 f32 f32 f32 f32* f32* f32* f32* i64* x* i64",
     threads=1024,
     registers=64,
-    loads=5,
-    stores=1,
+    loads=12,
+    stores=2,
 )
 def distribution_rows(
     x,  # (n, classes), rows of `pitch` elements

@@ -65,8 +65,8 @@ _ZEROS, _ONES = (_ZERO,) * 8, (_ONE,) * 8
     "x* i64 i64* f32* f32* f32* i64 i64 i64 f32 f32 f32 f32 f32 f32* f32* f32* f32* i64* x* i64",
     threads=1024,
     registers=64,
-    loads=3,
-    stores=1,
+    loads=10,
+    stores=2,
 )
 def smoothed_rows(
     x,  # (n, classes), rows of `pitch` elements
