@@ -253,7 +253,8 @@ class Library(abc.ABC):
 
     def launch(self, kernel: Any, blocks: int, threads: int, *args: Any) -> None:
         """Launch `kernel` on `args`: arrays, None, ints, floats, in the order in which it declares them."""
-        words, values = [], []
+        words: list[str | None] = []
+        values: list[Any] = []
         for x in args:
             if isinstance(x, DeviceArray):
                 words.append(x.word)

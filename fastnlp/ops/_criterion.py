@@ -245,27 +245,25 @@ def rows_of(
     indices: Array | None = None
     probabilities: Array | None = None
     given = _arrays.read("target", target)
+    of_classes = given.ndim != len(shape) + 1 or (given.dtype.kind != "f" and given.dtype.name != "bfloat16")
     if _arrays.on_device(like):
         from fastnlp.ops._device_rows import device_rows
 
-        of_classes = given.ndim != len(shape) + 1 or (given.dtype.kind != "f" and given.dtype.name != "bfloat16")
         if of_classes:
             _arrays.check_class_indices("target", given, shape)
         else:
             probabilities = _probabilities(target, given, (*shape, classes), like, ignore_index)
         options = (label_smoothing, temperature, softcap, z_loss, token_weight, return_stats, compact, num_valid)
+        arrays: tuple[Any, ...] = (like, given, probabilities, weight)
         return device_rows(
             shape,
             classes,
-            like,
-            given,
-            probabilities,
-            weight,
+            *arrays,
             ignore_index,
             reduction,
             *options,  # type: ignore[arg-type]
         )
-    if given.ndim != len(shape) + 1 or (given.dtype.kind != "f" and given.dtype.name != "bfloat16"):
+    if of_classes:
         indices, counted = _arrays.class_indices(
             "target", target, shape=shape, classes=classes, ignore_index=ignore_index
         )

@@ -45,9 +45,9 @@ class DeviceRows(NamedTuple):
     def scales(self, dloss: Any, dtype: Any) -> tuple[DeviceArray, DeviceArray | None]:
         """Return the factors of l_n and lse_n^2 in the reduced loss times its upstream gradient: (N,), (N,) or None."""
         reduce, library = _reduce(), self.library
-        upstream = dloss if isinstance(dloss, DeviceArray) else None
-        if upstream is not None:
-            upstream = _arrays.kernel_ready(upstream.astype(_F32, copy=False)).reshape(-1)  # type: ignore[assignment]
+        upstream = None
+        if isinstance(dloss, DeviceArray):
+            upstream = library.ready(dloss.astype(_F32, copy=False)).reshape(-1)
         scale = library.empty(self.n, _F32)
         lse_scale = library.empty(self.n, _F32) if self.z_loss else None
         library.launch(
@@ -84,9 +84,9 @@ class DeviceRows(NamedTuple):
         """Allocate what kernels are to tell of each row, if it is wanted."""
         if not self.return_stats:
             return None
-        none: Any = self.library.full(self.n, -1, _I64)
-        zeros: list[Any] = [self.library.zeros(self.n, _F32) for _ in range(2)]
-        return Stats(*zeros, none)
+        nll, entropy = self.library.zeros(self.n, _F32), self.library.zeros(self.n, _F32)
+        arrays: tuple[Any, ...] = (nll, entropy, self.library.full(self.n, -1, _I64))
+        return Stats(*arrays)
 
     def zero_uncounted(self, *arrays: Any) -> None:
         """Do nothing: kernels write zeros where a row does not count."""
@@ -102,8 +102,8 @@ class DeviceRows(NamedTuple):
                 reduce.argmax_rows, min(self.n, 8 * library.processors), 256, rows, rows.pitch, *rows.shape, best
             )
         library.launch(reduce.count_hits, 1, reduce.THREADS, stats.argmax, best, self.tally, self.n, accuracy, count)
-        lse, nll, entropy, argmax = (x.reshape(self.shape) for x in (lse, *stats))
-        return LossStats(lse, nll, entropy, argmax, accuracy, count, squared)
+        of_rows = (x.reshape(self.shape) for x in (lse, *stats))
+        return LossStats(*of_rows, accuracy, count, squared)
 
 
 def device_rows(
