@@ -14,6 +14,7 @@ from fastnlp import _arrays
 from fastnlp._arrays import Array
 from fastnlp.ops import _columns
 from fastnlp.ops._arrow_lists import groups, list_column
+from fastnlp.ops._gpu_tokens import flat_on_gpu, integers_on_gpu
 from fastnlp.ops._token_rows import NATIVE, flat_rows, row_lengths, touched
 
 
@@ -78,7 +79,8 @@ def ragged(name: str, sequences: Any, items: Any = None) -> Ragged:
     """Read sequences of integer tokens; with `items` only those of these indices, and nothing of the others.
 
     Lists and tuples of Python ints, arrays and CPU tensors in a list, a 2-D array, ``(tokens, offsets)``, Arrow list
-    columns, columns of Hugging Face datasets, a `Corpus`, or what this function returned.
+    columns, columns of Hugging Face datasets, a `Corpus`, or what this function returned. The tokens of a
+    2-D array or of ``(tokens, offsets)`` may be on a GPU; their places are on the host all the same.
 
     Raises
     ------
@@ -96,6 +98,10 @@ def _places(name: str, sequences: Any, items: Any) -> Ragged:
         return sequences if items is None else sequences.take("items", items)
     if isinstance(sequences, list):
         return _from_rows(name, sequences, items)
+    if _arrays.on_device(sequences):
+        tokens, n, length = flat_on_gpu(name, sequences)
+        at = np.arange(n) if items is None else checked_items("items", items, n)
+        return Ragged((tokens,), None, at * length, np.full(at.size, length))
     corpus = sys.modules.get("fastnlp.text.corpus")
     if corpus is not None and isinstance(sequences, corpus.Corpus):
         sequences = (sequences.ids, sequences.offsets)
@@ -171,7 +177,13 @@ def _checked_or_none(items: Any, n: int) -> Array | None:
 def _pair(name: str, pair: tuple[Any, ...]) -> tuple[Array, Array]:
     if len(pair) != 2:
         raise TypeError(f"{name}: a tuple must be (tokens, offsets), got {len(pair)} entries: pass a list of sequences")
-    tokens = _columns.array(f"the tokens of {name}", pair[0])
+    if _arrays.on_device(pair[1]):
+        raise TypeError(
+            f"{name}: the offsets are on a GPU, but the shape of the result follows from them: pass them on the host, "
+            "such as cupy.asnumpy(offsets)"
+        )
+    read = _arrays.read if _arrays.on_device(pair[0]) else _columns.array
+    tokens = read(f"the tokens of {name}", pair[0])
     offsets = _columns.array(f"the offsets of {name}", pair[1])
     for what, x in (("tokens", tokens), ("offsets", offsets)):
         if x.ndim != 1 or (x.dtype.kind not in "iu" and x.size):
@@ -224,6 +236,8 @@ def _from_rows(name: str, sequences: Any, items: Any) -> Ragged:
 
 def _ready(name: str, sequences: Ragged) -> Ragged:
     """Return the sequences with chunks that kernels can read; of other dtypes only what is touched is converted."""
+    if sequences.chunks and _arrays.on_device(sequences.chunks[0]):
+        return replace(sequences, chunks=(integers_on_gpu(name, sequences.chunks[0]),))
     for tokens in sequences.chunks:
         if not (tokens.dtype in NATIVE and tokens.flags.carray and tokens.dtype.isnative):
             break

@@ -1,7 +1,8 @@
 """`pack_arrays`, `unpack_arrays`, `PackedArrays`.
 
 A backend provides ``copy_stretches(x, begin, lengths, place, out)`` for tokens, ``fill_stretches(begin, lengths, value,
-out)`` for padding, and ``label_segments(cu_seqlens, number, ...)`` for positions and numbers.
+out)`` for padding, and ``label_segments(cu_seqlens, number, ...)`` for positions and numbers; "cuda" all in one,
+``pack_tokens(x, y, segments, ...)``.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastnlp._arrays import Array
+from fastnlp._arrays import Array, given_back
 from fastnlp._checks import LARGEST, flag, integer
 from fastnlp._dispatch import kernels_for
 from fastnlp.ops import _columns
+from fastnlp.ops._gpu_tokens import tokens_on_gpu
 from fastnlp.ops._groups import pointer
 from fastnlp.ops._layout import LAYOUTS, Layout, flat_layout, packed_layout
 from fastnlp.ops._out import buffers, ids_dtype, token_id
+from fastnlp.ops._pack_on_gpu import pack_on_gpu
 from fastnlp.ops._packing import Packing
 from fastnlp.ops._ragged import Ragged, ragged
 from fastnlp.ops._stretches import take_stretches
@@ -141,7 +144,10 @@ def pack_arrays(
     >>> batch.input_ids.tolist(), batch.position_ids.tolist(), batch.cu_seqlens.tolist()
     ([5, 6, 7, 8, 9], [0, 1, 2, 0, 1], [0, 3, 5])
     """
-    kernels = kernels_for("pack_arrays", backend)
+    on_gpu = tokens_on_gpu(sequences, labels)
+    kernels = kernels_for("pack_arrays", backend, *on_gpu)
+    if len(on_gpu) == 1 and labels is not None:
+        raise TypeError("sequences and labels must both be on the GPU or both on the host: move one of them")
     dtype = ids_dtype(dtype)
     pad, ignore = token_id("pad", pad, dtype), token_id("ignore_index", ignore_index, dtype)
     position_start = integer("position_start", position_start, least=0)
@@ -170,8 +176,16 @@ def pack_arrays(
             f"position_start={position_start} and a sequence of {longest} tokens make positions beyond {dtype.name}: "
             "pass dtype=np.int64"
         )
-    read = (*pieces.memory, *given.memory)
-    filled = buffers(out, PackedArrays._fields[:4], (plan.shape,) * 4, dtype, read)
+    whose = np.arange(plan.place.size) if packing is None else packing.items.astype(np.int64)
+    longest = int(np.diff(plan.segments).max(initial=0))
+    like = pieces.chunks[0] if on_gpu else None
+    read = (*pieces.chunks, *given.chunks) if on_gpu else (*pieces.memory, *given.memory)
+    filled = buffers(out, PackedArrays._fields[:4], (plan.shape,) * 4, dtype, read, like)
+    if on_gpu:
+        options = (pad, ignore, ignore_first, position_start)
+        cu_seqlens, cu_seqlens_padded = pack_on_gpu(kernels, pieces, given, plan, options, filled)
+        pointers = (cu_seqlens, longest, plan.lengths, cu_seqlens_padded)
+        return given_back(PackedArrays._make((*filled, *pointers, whose, plan.starts)))
     ids, positions, numbers, targets = (x.reshape(-1) for x in filled)
     kernels.label_segments(plan.segments, plan.number, position_start, positions, numbers)
     pieces.copy_to(ids, plan.place, kernels, "sequences")
@@ -179,15 +193,12 @@ def pack_arrays(
     if ignore_first:
         targets[plan.place[plan.lengths > 0]] = ignore
     cu_seqlens = cu_seqlens_padded = plan.segments.astype(np.int32)
-    sizes = plan.lengths
     if plan.padded:
         cu_seqlens_padded = np.append(plan.place, plan.places).astype(np.int32)
         sizes = np.diff(plan.segments)
         gaps = np.flatnonzero(plan.number == 0)
         for x, value in ((ids, pad), (targets, ignore)):
             kernels.fill_stretches(plan.segments[gaps], sizes[gaps], value, x)
-    whose = np.arange(plan.place.size) if packing is None else packing.items.astype(np.int64)
-    longest = int(sizes.max(initial=0))
     return PackedArrays._make((*filled, cu_seqlens, longest, plan.lengths, cu_seqlens_padded, whose, plan.starts))
 
 

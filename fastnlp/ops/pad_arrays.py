@@ -1,6 +1,7 @@
 """`pad_arrays`, `unpad_arrays`, `PaddedArrays`.
 
-A backend provides ``pad_rows(lengths, at_left, pad, ids, mask)`` and ``copy_stretches(x, begin, lengths, place, out)``.
+A backend provides ``pad_rows(lengths, at_left, pad, ids, mask)`` and ``copy_stretches(x, begin, lengths, place, out)``;
+"cuda" both in one, ``pad_tokens(x, begin, end, at_left, pad, ids, mask)``.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastnlp._arrays import Array
+from fastnlp._arrays import Array, given_back
 from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
 from fastnlp.ops import _columns
+from fastnlp.ops._gpu_tokens import tokens_on_gpu
 from fastnlp.ops._groups import pointer
 from fastnlp.ops._out import buffers, ids_dtype, token_id
 from fastnlp.ops._ragged import ragged
@@ -109,7 +111,8 @@ def pad_arrays(
     >>> batch.input_ids.tolist(), batch.attention_mask.tolist()
     ([[5, 6, 7], [8, 0, 0]], [[1, 1, 1], [1, 0, 0]])
     """
-    kernels = kernels_for("pad_arrays", backend)
+    on_gpu = tokens_on_gpu(sequences)
+    kernels = kernels_for("pad_arrays", backend, *on_gpu)
     dtype = ids_dtype(dtype)
     pad = token_id("pad", pad, dtype)
     multiple = integer("pad_to_multiple", pad_to_multiple, least=1)
@@ -135,8 +138,14 @@ def pad_arrays(
         batch = replace(batch, lengths=lengths)
     width = -(-width // multiple) * multiple
 
-    shape = (len(batch), width)
-    ids, mask = buffers(out, ("input_ids", "attention_mask"), (shape, shape), dtype, batch.memory)
+    shape, names = (len(batch), width), ("input_ids", "attention_mask")
+    if on_gpu:
+        tokens: Any = batch.chunks[0]
+        ids, mask = buffers(out, names, (shape, shape), dtype, (tokens,), like=tokens)
+        bounds = tokens.library.upload(np.stack([batch.begin, batch.begin + batch.lengths]))
+        kernels.pad_tokens(tokens, bounds[0], bounds[1], side == "left", pad, ids, mask)
+        return given_back(PaddedArrays(ids, mask, batch.lengths, n_truncated))
+    ids, mask = buffers(out, names, (shape, shape), dtype, batch.memory)
     kernels.pad_rows(batch.lengths, side == "left", pad, ids, mask)
     place = np.arange(len(batch)) * width
     if side == "left":

@@ -87,9 +87,9 @@ def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
 
 def _target(x: Array, n: int, out: Array | None) -> Array:
     """Return the array that a kernel fills: `out` if it is fit for that, or a new one."""
-    if out is not None and out.dtype == x.dtype and _arrays.kernel_ready(out) is out:
-        if not _arrays.may_overlap(out, x):
-            return out
+    fit = out is not None and out.dtype == x.dtype and _arrays.kernel_ready(out) is out
+    if out is not None and fit and not _arrays.may_overlap(out, x):
+        return out
     return _arrays.empty((n, x.shape[1]), x.dtype, x)
 
 
@@ -141,8 +141,8 @@ def pool(
         or with `cu_seqlens` ``(T, D)`` or ``(1, T, D)``, the sequences one after another. On a GPU not float64.
     mode
         "cls": the vector of the first token. "last": that of the last token. "mean": ``1 / L sum_t x_t``, summed in
-        float64, on a GPU in float32. "max": the maximum of each feature, NaN where there is one; its gradient goes to the first place of
-        the maximum.
+        float64, on a GPU in float32. "max": the maximum of each feature, NaN where there is one; its gradient goes to
+        the first place of the maximum.
     lengths
         Tokens of each sequence of ``(B, S, D)``, ``(B,)`` integers from 1 to S; None: all S count.
     cu_seqlens
