@@ -157,6 +157,22 @@ def test_the_last_backward_takes_the_memory_of_what_was_saved(gpu, monkeypatch):
     torch.testing.assert_close(w.grad, 2 * first)
 
 
+def test_memory_that_runs_out_names_the_workspace(gpu, monkeypatch):
+    x, w, _, target = operands(torch.float32)
+    expected = fastnlp.torch.linear_cross_entropy(x, w, target)
+
+    def full(*args):
+        raise MemoryError("the device is full")
+
+    big = len(w) * 4
+    empty = gpu.empty
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu, "empty", lambda shape, dtype: full() if np.prod(shape) >= big else empty(shape, dtype))
+        with pytest.raises(MemoryError, match=r"the device is full \(.*a smaller workspace= takes less"):
+            fastnlp.torch.linear_cross_entropy(x, w, target)
+    assert torch.equal(fastnlp.torch.linear_cross_entropy(x, w, target), expected)
+
+
 def test_rows_that_do_not_count_are_dropped(gpu):
     x, w, _, target = operands(torch.float32)
     run = fastnlp.torch.linear_cross_entropy

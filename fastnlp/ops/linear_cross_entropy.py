@@ -9,10 +9,11 @@ Arrays of rows have their full length; kernels visit only the rows `kept`, the o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from fastnlp import _arrays
+from fastnlp import _arrays, _device
 from fastnlp._arrays import Array
 from fastnlp._blas import chosen
 from fastnlp._checks import integer
@@ -43,6 +44,14 @@ def default_workspace(x: Array, rows: int, classes: int, gradients: bool) -> int
     return max(DEVICE_WORKSPACE, enough)
 
 
+def within_memory(x: Array, workspace: int) -> AbstractContextManager[None]:
+    """Let a GPU that has no more memory in here name the option that takes less; on a CPU nothing is done."""
+    if not _arrays.on_device(x):
+        return nullcontext()
+    remedy = f"{workspace:,} bytes are for logits: a smaller workspace= takes less, at the cost of time"
+    return _device.of(x).library.memory_errors(remedy)
+
+
 class _Plan(NamedTuple):
     kernels: ModuleType
     args: LinearArguments
@@ -67,6 +76,12 @@ class _Plan(NamedTuple):
         self, wrt: frozenset[str], dloss: Any, stats: Stats | None
     ) -> tuple[Array, Array, tuple[Array | None, ...]]:
         """Return the losses and the log-sum-exps of all rows, and the gradients wanted, from one pass."""
+        with within_memory(self.args.x, self.budget(bool(wrt))):
+            return self._run(wrt, dloss, stats)
+
+    def _run(
+        self, wrt: frozenset[str], dloss: Any, stats: Stats | None
+    ) -> tuple[Array, Array, tuple[Array | None, ...]]:
         (x, weight, bias), rows = self.args[:3], self.rows
         kept = rows.kept()
         make, dtype = _arrays.empty if kept is None else _arrays.zeros, _arrays.wide(x)

@@ -25,7 +25,7 @@ from fastnlp._op import NOTHING, Output, Saved, differentiable
 from fastnlp.ops._batch_rows import BatchRows, batch_rows
 from fastnlp.ops._criterion import Criterion, scaled
 from fastnlp.ops.linear import Gradients, LinearArguments, linear_arguments
-from fastnlp.ops.linear_cross_entropy import default_workspace
+from fastnlp.ops.linear_cross_entropy import default_workspace, within_memory
 from fastnlp.ops.softmax import inverse_temperature
 from fastnlp.ops.softmax_kl_div import checked_beta, checked_reduction
 
@@ -91,8 +91,13 @@ class _Plan(NamedTuple):
 
     def run(self, wrt: frozenset[str], dloss: Any) -> tuple[Array, tuple[Array | None, ...]]:
         """Return the losses of all rows, and the gradients wanted, from one pass."""
+        budget = self.budget(bool(wrt))
+        with within_memory(self.args.x, budget):
+            return self._run(wrt, dloss, budget)
+
+    def _run(self, wrt: frozenset[str], dloss: Any, budget: int) -> tuple[Array, tuple[Array | None, ...]]:
         (x, weight, bias), kept, dtype = self.args[:3], self.rows.kept(), _arrays.wide(self.args.x)
-        loss, budget = _arrays.zeros(x.shape[0], dtype, x), self.budget(bool(wrt))
+        loss = _arrays.zeros(x.shape[0], dtype, x)
         compared: tuple[Any, ...] = (self.teacher, self.objective)
         told: tuple[Array | None, ...] = (loss,)
         upstream: tuple[Array | None, ...] = ()
