@@ -112,7 +112,7 @@ def _on_device(
 
     rows = device_rows(
         shape,
-        classes,
+        classes if labels is not None else 1,  # without labels all are taken to be of class 0
         like,
         labels,
         like if labels is None else None,  # what says that there are no labels
