@@ -253,15 +253,23 @@ def rows_of(
             _arrays.check_class_indices("target", given, shape)
         else:
             probabilities = _probabilities(target, given, (*shape, classes), like, ignore_index)
-        options = (label_smoothing, temperature, softcap, z_loss, token_weight, return_stats, compact, num_valid)
-        arrays: tuple[Any, ...] = (like, given, probabilities, weight)
         return device_rows(
             shape,
             classes,
-            *arrays,
+            like,
+            given,
+            probabilities,
+            weight,
             ignore_index,
             reduction,
-            *options,  # type: ignore[arg-type]
+            label_smoothing,
+            temperature,
+            softcap,
+            z_loss,
+            token_weight,
+            return_stats,
+            compact,
+            num_valid,
         )
     if of_classes:
         indices, counted = _arrays.class_indices(

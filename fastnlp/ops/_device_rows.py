@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnlp import _arrays, _device_status
+from fastnlp import _device_status
 from fastnlp._device import DeviceArray, Library
 from fastnlp.ops._criterion import Criterion, LossStats, Stats
 
@@ -102,24 +102,24 @@ class DeviceRows(NamedTuple):
                 reduce.argmax_rows, min(self.n, 8 * library.processors), 256, rows, rows.pitch, *rows.shape, best
             )
         library.launch(reduce.count_hits, 1, reduce.THREADS, stats.argmax, best, self.tally, self.n, accuracy, count)
-        of_rows = (x.reshape(self.shape) for x in (lse, *stats))
-        return LossStats(*of_rows, accuracy, count, squared)
+        of_rows, nll, entropy, argmax = (x.reshape(self.shape) for x in (lse, *stats))
+        return LossStats(of_rows, nll, entropy, argmax, accuracy, count, squared)
 
 
 def device_rows(
     shape: tuple[int, ...],
     classes: int,
-    like: DeviceArray,
-    target: DeviceArray,
-    probabilities: DeviceArray | None,
-    weight: DeviceArray | None,
+    like: Any,
+    target: Any,
+    probabilities: Any,
+    weight: Any,
     ignore_index: int | None,
     reduction: str,
     label_smoothing: float,
     temperature: float,
     softcap: float | None,
     z_loss: float,
-    token_weight: DeviceArray | None,
+    token_weight: Any,
     return_stats: bool,
     compact: bool,
     num_valid: int | None,
@@ -158,7 +158,7 @@ def device_rows(
         counted = num_valid if num_valid is not None else _device_status.count(library, tally)
         indices = indices[:counted]
     _device_status.checked_now(library)
-    criterion: Any = Criterion(labels, probabilities, weight, label_smoothing, temperature, softcap)  # type: ignore[arg-type]
+    criterion: Any = Criterion(labels, probabilities, weight, label_smoothing, temperature, softcap)
     return DeviceRows(
         criterion, counted, token_weight, z_loss, reduction, return_stats, shape, n, tally, labels, indices
     )
