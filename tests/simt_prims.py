@@ -90,6 +90,10 @@ def load4(pointer, index):
     return _load(pointer, index, 4, 4)
 
 
+def load4_fresh(pointer, index):
+    return load4(pointer, index)
+
+
 def store4(pointer, index, values):
     _store(pointer, index, values, 4, 4)
 
@@ -176,7 +180,7 @@ def least(*values):
 
 # the intrinsics of prims, and what of numba.cuda it hands on: a new one is added here
 _WHERE = (thread, threads, block, blocks, syncthreads)
-_MEMORY = (load1, load4, load8, store1, store4, store8, store4_int, given, prefetch)
+_MEMORY = (load1, load4, load4_fresh, load8, store1, store4, store8, store4_int, given, prefetch)
 _ATOMICS = (atomic_add, atomic_max, atomic_add_float)
 _ARITHMETIC = (exp2, reciprocal, rsqrt, maximum, above8, choose8)
 SIMULATED = {f.__name__: f for f in (*_WHERE, *_MEMORY, *_ATOMICS, *_ARITHMETIC)}

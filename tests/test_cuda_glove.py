@@ -217,9 +217,12 @@ def test_a_broken_off_training_goes_on_to_the_same_bits(gpu, tmp_path, monkeypat
         if done > 1.4:
             raise KeyboardInterrupt
 
+    first, broken = fastnlp.GloVe(dim=5, epochs=1).fit(counts, backend="cuda"), fastnlp.GloVe(dim=5, epochs=2)
     with pytest.raises(KeyboardInterrupt):
-        fastnlp.GloVe(dim=5, epochs=2).fit(counts, checkpoint=file, progress=break_off, backend="cuda")
-    assert fastnlp.GloVe.load(file).loss_ == whole.loss_[:1]
+        broken.fit(counts, checkpoint=file, progress=break_off, backend="cuda")
+    for name in NAMES:
+        assert_array_equal(getattr(broken, name), getattr(first, name))
+    assert fastnlp.GloVe.load(file).loss_ == broken.loss_ == whole.loss_[:1]
     model = fastnlp.GloVe(dim=5, epochs=2).fit(counts, resume=file, backend="cuda")
     assert model.loss_ == whole.loss_
     for name in NAMES:
@@ -234,6 +237,17 @@ def test_a_training_that_diverges_names_the_pair(gpu, rng):
     with pytest.raises(FloatingPointError) as reference:
         fitted(counts, "reference", lr=1e30, bias_lr=None, grad_clip=None)
     assert str(cuda.value) == str(reference.value)
+
+
+def test_vectors_that_are_not_finite_are_found(rng):
+    gpu = SimulatedLibrary()
+    for value in (np.nan, np.inf, -np.inf, 3e38):
+        for at in (0, 5, 38, 399):
+            x = rng.standard_normal((50, 8)).astype(np.float32)
+            x.flat[at] = value
+            found = gpu.zeros(1, np.int64)
+            implementation("glove", "cuda").find_infinite(gpu.on_device(x), found)
+            assert host(found)[0] == (not np.isfinite(value))
 
 
 def test_hogwild_is_asked_for(gpu, rng):

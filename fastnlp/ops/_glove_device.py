@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +42,15 @@ class DeviceTraining:
         rate: float,
         hogwild: bool,
     ) -> None:
-        self._library, self._state = library, state
+        self._library, self._kernels, self._state = library, kernels, state
         self._train = kernels.train_hogwild if hogwild else kernels.train
         self._blocks = len(grid.words)
         self._entries = _arranged(library, kernels, matrix, grid, x_max, alpha)
         self._steps = library.upload(limits), rate
         self._parameters: tuple[DeviceArray, ...] = ()
-        self.send()
+        self._kept: tuple[DeviceArray, ...] = ()
+        self._take: Callable[[], None] | None = None
+        self._send()
 
     def visits(self, order: Order) -> Iterator[tuple[Array, Array]]:
         """Make visits and yield ``(cost, failed)`` of some at a time, ``(n, B)``: see ``train`` of the kernels."""
@@ -70,13 +72,42 @@ class DeviceTraining:
         both = self._library.read(self._entries[0][int(entry) : int(entry) + 1])
         return both.view(np.uint16)
 
-    def bring(self, *, squares: bool) -> None:
-        """Bring the state on the host up to date, with the accumulated gradients or without."""
-        for name, values in zip(_NAMES[: 4 if squares else 2], self._parameters, strict=False):
+    def bring(self) -> None:
+        """Bring the state on the host up to date."""
+        for name, values in zip(_NAMES, self._parameters, strict=True):
             getattr(self._state, name)[...] = self._library.read(values)
 
-    def send(self) -> None:
-        """Take over the state on the host."""
+    def end_epoch(self, change: Callable[[], None] | None) -> bool:
+        """Let `change` change the state, undo what rounding did to frozen vectors, tell whether all is finite."""
+        if change is None and not self._state.frozen:
+            found = self._library.zeros(1, np.int64)
+            for vectors in self._parameters[:2]:
+                self._kernels.find_infinite(vectors, found)
+            return not self._library.read(found)[0]
+        self.bring()
+        if change is not None:
+            change()
+        finite = self._state.end_epoch()
+        self._send()
+        return finite
+
+    def keep(self, take: Callable[[], None]) -> None:
+        """Note that the vectors of now are to be kept: they stay on the GPU until `close`, where `take` takes them."""
+        library, vectors = self._library, self._parameters[:2]
+        if not self._kept:
+            self._kept = tuple(library.empty(one.shape, np.float32) for one in vectors)
+        for one, copy in zip(vectors, self._kept, strict=True):
+            library.copy(one, copy)
+        self._take = take
+
+    def close(self) -> None:
+        """Bring what was noted to be kept."""
+        for name, values in zip(_NAMES, self._kept, strict=False):
+            getattr(self._state, name)[...] = self._library.read(values)
+        if self._take is not None:
+            self._take()
+
+    def _send(self) -> None:
         self._parameters = ()  # the old ones go first
         self._parameters = tuple(self._library.upload(getattr(self._state, name)) for name in _NAMES)
 

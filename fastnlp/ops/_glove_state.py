@@ -47,6 +47,11 @@ class State:
         self.gx[at, : self.dim] = self.gy[at, : self.dim] = _UNMOVED
         self._frozen = at, self.x[at, : self.dim], self.y[at, : self.dim]
 
+    @property
+    def frozen(self) -> bool:
+        """Whether some vectors are."""
+        return self._frozen is not None
+
     def limits(self, clip: float) -> Array:
         """Return for each column how large an element of its gradient may be: vectors are clipped, biases not."""
         limits = np.full(self.x.shape[1], np.inf, np.float32)

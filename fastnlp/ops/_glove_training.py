@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Order = Sequence[tuple[int, Array]]
 """Visits ``(s, diagonals)``, as `Grid.order` gives them."""
+Change = Callable[[], None]
 
 
 class Training:
@@ -64,8 +65,18 @@ class Training:
         found: Array = self._entries[0][entry]
         return found
 
-    def bring(self, *, squares: bool) -> None:
-        """Bring the state up to date, with the accumulated gradients or without: it always is."""
+    def bring(self) -> None:
+        """Bring the state on the host up to date: it always is."""
 
-    def send(self) -> None:
-        """Take over a state that was changed: nothing is to be done."""
+    def end_epoch(self, change: Change | None) -> bool:
+        """Let `change` change the state, undo what rounding did to frozen vectors, tell whether all is finite."""
+        if change is not None:
+            change()
+        return self._state.end_epoch()
+
+    def keep(self, take: Callable[[], None]) -> None:
+        """Note that the vectors of now are to be kept: `take` takes them from the state, here at once."""
+        take()
+
+    def close(self) -> None:
+        """Bring what was noted to be kept: nothing is left."""

@@ -210,8 +210,9 @@ class GloVe:
             where there are few counts a word, or few words. The vectors then differ from run to run.
         backend
             "reference", "cpu" or "cuda"; default: "cpu" where its packages are installed. "cuda" copies the counts and
-            the vectors to CuPy's current GPU, trains there, and brings the vectors back after each epoch. It needs
-            about 40 bytes there for each stored count while they are sorted, then 12, beside the vectors.
+            the vectors to CuPy's current GPU, trains there, and brings the vectors back at the end: `progress` does not
+            see them before. It needs about 40 bytes there for each stored count while they are sorted, then 12, and
+            ``24 dim`` for each word. The steps are those of the CPU in the same order, and repeat bit for bit.
 
         Returns
         -------
@@ -269,11 +270,9 @@ class GloVe:
         self._keep(state)
         limits = state.limits(inf if self.grad_clip is None else self.grad_clip)
         training = prepare(matrix, grid, state, self.x_max, self.alpha, limits, self.lr)
-        pulled = given if strength else None
-        changed = pulled is not None or still is not None  # by what is done after each epoch
 
         def now() -> Saved:
-            training.bring(squares=True)
+            training.bring()
             values, squares = state.take(), state.take_squares()
             return Saved(self._settings(), source, words, self.loss_, position, values, squares)
 
@@ -294,22 +293,21 @@ class GloVe:
             if time.monotonic() - told >= _TELL:
                 tell(len(self.loss_) + part, position.total / (part * matrix.nnz))
 
-        while len(self.loss_) < self.epochs and not self._settled():
-            self._epoch(training, grid, position, between_visits)
-            training.bring(squares=changed)
-            if pulled is not None:
-                state.pull(pulled.rows, pulled.sums, strength, self.lr)
-            loss = position.total / matrix.nnz
-            if not (state.end_epoch() and isfinite(loss)):
-                self._diverged(None)
-            if changed:
-                training.send()
-            self._keep(state)
-            self.loss_.append(loss)
-            position = Position()
-            done = len(self.loss_)
-            checkpoints.after_epoch(done, done == self.epochs or self._settled(), now)
-            tell(done, loss)
+        pull_back = partial(state.pull, given.rows, given.sums, strength, self.lr) if given and strength else None
+        try:
+            while len(self.loss_) < self.epochs and not self._settled():
+                self._epoch(training, grid, position, between_visits)
+                loss = position.total / matrix.nnz
+                if not (training.end_epoch(pull_back) and isfinite(loss)):
+                    self._diverged(None)
+                training.keep(partial(self._keep, state))
+                self.loss_.append(loss)
+                position = Position()
+                done = len(self.loss_)
+                checkpoints.after_epoch(done, done == self.epochs or self._settled(), now)
+                tell(done, loss)
+        finally:
+            training.close()
         return self
 
     @classmethod

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnlp.kernels.cuda._glove_steps import WARP, ask, dot, down, loss_of, plus, squares, steps
+from fastnlp.kernels.cuda._glove_steps import WARP, ask, dot_by, down, loss_of, plus, squares, steps
 from fastnlp.kernels.cuda.prims import (
     any_thread,
     atomic_max,
@@ -27,6 +27,7 @@ from fastnlp.kernels.cuda.prims import (
     threads,
 )
 
+_dot = dot_by(load4)
 _INFINITY = np.float64(np.inf)
 _NOTHING = np.float64(0)
 
@@ -84,7 +85,7 @@ def train_diagonals(
             j = columns + ((place >> 16) & 0xFFFF) * pitch
             ask(gx, i, lane, features)
             ask(gy, j, lane, features)
-            error = dot(x, i, y, j, lane, features) - log
+            error = _dot(x, i, y, j, lane, features) - log
             slope = weight * error
             loss = loss_of(slope, error)
             if loss < _INFINITY:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnlp.kernels.cuda._glove_steps import WARP, ask, dot, down, loss_of, squares, steps
+from fastnlp.kernels.cuda._glove_steps import WARP, ask, dot_by, down, loss_of, squares, steps
 from fastnlp.kernels.cuda.prims import (
     atomic_add_float,
     atomic_max,
@@ -17,11 +17,13 @@ from fastnlp.kernels.cuda.prims import (
     blocks,
     kernel,
     load4,
+    load4_fresh,
     part,
     thread,
     threads,
 )
 
+_dot = dot_by(load4_fresh)
 _INFINITY = np.float64(np.inf)
 _NOTHING = np.float64(0)
 
@@ -78,7 +80,7 @@ def train_hogwild(
             j = columns + ((place >> 16) & 0xFFFF) * pitch
             ask(gx, i, lane, features)
             ask(gy, j, lane, features)
-            error = dot(x, i, y, j, lane, features) - values[2 * e]
+            error = _dot(x, i, y, j, lane, features) - values[2 * e]
             slope = values[2 * e + 1] * error
             loss = loss_of(slope, error)
             if loss < _INFINITY:
@@ -87,10 +89,11 @@ def train_hogwild(
                 wrong = e
             d = np.int32(lane * 4)
             while d < features:
-                a, c, limit = load4(x, i + d), load4(y, j + d), load4(limits, d)
+                a, c, limit = load4_fresh(x, i + d), load4_fresh(y, j + d), load4(limits, d)
+                ga, gc = load4_fresh(gx, i + d), load4_fresh(gy, j + d)
                 ta, tc = steps(c, slope, limit, rate), steps(a, slope, limit, rate)
-                _add4(x, i + d, down(ta, load4(gx, i + d)))
-                _add4(y, j + d, down(tc, load4(gy, j + d)))
+                _add4(x, i + d, down(ta, ga))
+                _add4(y, j + d, down(tc, gc))
                 _add4(gx, i + d, squares(ta))
                 _add4(gy, j + d, squares(tc))
                 d = np.int32(d + WARP)

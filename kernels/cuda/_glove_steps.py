@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnlp.kernels.cuda.prims import load4, part, prefetch, rsqrt, warp_sum
+from fastnlp.kernels.cuda.prims import part, prefetch, rsqrt, warp_sum
 
 WARP = np.int32(128)  # features that a warp looks at at a time
 _TWO_WARPS, _THREE_WARPS = np.int32(256), np.int32(384)
@@ -20,21 +20,26 @@ def _inner(a, b):
     return (a[0] * b[0] + a[1] * b[1]) + (a[2] * b[2] + a[3] * b[3])
 
 
-@part
-def dot(x, i, y, j, lane, pitch):
-    """Return the product of the vectors at ``x[i]`` and ``y[j]``, in every thread of the warp."""
-    total = _ZERO
-    d = np.int32(lane * 4)
-    while d < pitch:  # six loads are under way at a time: one round up to 384 features
-        a, b = load4(x, i + d), load4(y, j + d)
-        second, third = d + WARP < pitch, d + _TWO_WARPS < pitch
-        a2 = load4(x, i + d + WARP) if second else _NONE
-        b2 = load4(y, j + d + WARP) if second else _NONE
-        a3 = load4(x, i + d + _TWO_WARPS) if third else _NONE
-        b3 = load4(y, j + d + _TWO_WARPS) if third else _NONE
-        total += _inner(a, b) + (_inner(a2, b2) + _inner(a3, b3))
-        d = np.int32(d + _THREE_WARPS)
-    return warp_sum(total)
+def dot_by(load):
+    """Return a function for the product of two vectors that are loaded in some way."""
+
+    @part
+    def dot(x, i, y, j, lane, pitch):
+        """Return the product of the vectors at ``x[i]`` and ``y[j]``, in every thread of the warp."""
+        total = _ZERO
+        d = np.int32(lane * 4)
+        while d < pitch:  # six loads are under way at a time: one round up to 384 features
+            a, b = load(x, i + d), load(y, j + d)
+            second, third = d + WARP < pitch, d + _TWO_WARPS < pitch
+            a2 = load(x, i + d + WARP) if second else _NONE
+            b2 = load(y, j + d + WARP) if second else _NONE
+            a3 = load(x, i + d + _TWO_WARPS) if third else _NONE
+            b3 = load(y, j + d + _TWO_WARPS) if third else _NONE
+            total += _inner(a, b) + (_inner(a2, b2) + _inner(a3, b3))
+            d = np.int32(d + _THREE_WARPS)
+        return warp_sum(total)
+
+    return dot
 
 
 @part

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastnlp.kernels.cuda._glove_diagonals import train_diagonals
 from fastnlp.kernels.cuda._glove_entries import fill_entries, number_entries
+from fastnlp.kernels.cuda._glove_finite import find_infinite as find_infinite_kernel
 from fastnlp.kernels.cuda._glove_hogwild import train_hogwild as hogwild_kernel
 from fastnlp.kernels.cuda._schedule import spread
 from fastnlp.kernels.cuda._search import lower_bounds
@@ -67,6 +68,12 @@ def train_hogwild(places, values, starts, s, diagonals, x, y, gx, gy, limits, ra
     block_of_matrix = (places, values, starts, s, blocks, size, diagonals, len(diagonals))
     state = (x, y, gx, gy, x.pitch, limits, rate, cost, failed)
     library.launch(hogwild_kernel, blocks * of_each, _THREADS, *block_of_matrix, *state)
+
+
+def find_infinite(x, found):  # (B S, P), (1,)
+    """Write 1 to `found` if an element is not finite; otherwise leave it."""
+    blocks = spread(x.library, x.size // 4, _THREADS)
+    x.library.launch(find_infinite_kernel, blocks, _THREADS, x, x.size, found)
 
 
 def _warps(entries):

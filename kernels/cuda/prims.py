@@ -441,6 +441,20 @@ def load4(typingctx, pointer, index):
 
 
 @intrinsic
+def load4_fresh(typingctx, pointer, index):
+    """Return 4 float32 from `index` on, past the first-level cache: as other blocks left them."""
+
+    def codegen(context, builder, signature, args):
+        address = _address(builder, args[0], args[1], signature.args[1])
+        shape = ir.FunctionType(ir.LiteralStructType([_F32] * 4), [address.type])
+        load = ir.InlineAsm(shape, "ld.global.cg.v4.f32 {$0, $1, $2, $3}, [$4];", "=f,=f,=f,=f,l,~{memory}", True)
+        loaded = builder.call(load, [address])
+        return context.make_tuple(builder, _FOUR, [builder.extract_value(loaded, k) for k in range(4)])
+
+    return _FOUR(pointer, index), codegen
+
+
+@intrinsic
 def store4(typingctx, pointer, index, values):
     """Write 4 float32 from `index` on; pointer + index is a multiple of 16 bytes."""
 
