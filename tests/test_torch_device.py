@@ -143,6 +143,63 @@ def test_a_retained_graph_gives_the_same_gradients_again(gpu):
     assert all(map(torch.equal, torch.autograd.grad(loss, (x, w)), kept))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_linear_softmax(gpu, dtype):
+    x, w, b, _ = operands(dtype)
+    y = fastnlp.torch.linear_softmax(x, w, b)
+    xs, ws, bs = true_of = wide(x, w, b)
+    truth = (xs @ ws.T + bs).softmax(-1)
+    assert_close(y, truth, dtype)
+    upstream = torch.randn_like(y)
+    grads = torch.autograd.grad(y, (x, w, b), upstream)
+    for grad, expected in zip(grads, torch.autograd.grad(truth, true_of, upstream.double()), strict=True):
+        assert_close(grad, expected, dtype)
+    assert gpu.waits == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("reduction", ["batchmean", "none"])
+def test_softmax_kl_div(gpu, reduction, dtype):
+    x, t = (torch.randn(5, 13).to(dtype).requires_grad_() for _ in range(2))
+    loss = fastnlp.torch.softmax_kl_div(x, t, reduction=reduction)
+    xs, ts = wide(x, t)
+    truth = F.kl_div(xs.log_softmax(-1), ts.softmax(-1), reduction="none").sum(-1)
+    truth = truth.mean() if reduction == "batchmean" else truth
+    assert_close(loss, truth, torch.float32, dtype)
+    upstream = torch.randn_like(loss)
+    grads = torch.autograd.grad(loss, (x, t), upstream)
+    for grad, expected in zip(grads, torch.autograd.grad(truth, (xs, ts), upstream.double()), strict=True):
+        assert_close(grad, expected, dtype)
+    assert gpu.waits == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_linear_kl_div(gpu, dtype):
+    x, w, _, _ = operands(dtype)
+    teacher = torch.randn(5, 13).to(dtype)
+    loss = fastnlp.torch.linear_kl_div(x, w, target_logits=teacher)
+    xs, ws = wide(x, w)
+    truth = F.kl_div((xs @ ws.T).log_softmax(-1), teacher.double().softmax(-1), reduction="batchmean")
+    assert_close(loss, truth, torch.float32, dtype)
+    grads = torch.autograd.grad(loss * 3, (x, w))
+    for grad, expected in zip(grads, torch.autograd.grad(truth * 3, (xs, ws)), strict=True):
+        assert_close(grad, expected, dtype)
+    assert gpu.waits == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_pool(gpu, dtype):
+    x = torch.randn(2, 4, 9).to(dtype).requires_grad_()
+    y = fastnlp.torch.pool(x, mode="mean", lengths=torch.tensor([3, 2]))
+    (xs,) = wide(x)
+    truth = torch.stack([xs[0, :3].mean(0), xs[1, :2].mean(0)])
+    assert_close(y, truth, dtype)
+    upstream = torch.randn_like(y)
+    (dx,) = torch.autograd.grad(y, x, upstream)
+    assert_close(dx, torch.autograd.grad(truth, xs, upstream.double())[0], dtype)
+    assert gpu.waits == []
+
+
 def test_the_last_backward_takes_the_memory_of_what_was_saved(gpu, monkeypatch):
     x, w, _, target = operands(torch.float32)
     loss = fastnlp.torch.linear_cross_entropy(x, w, target)
@@ -187,6 +244,17 @@ def test_rows_that_do_not_count_are_dropped(gpu):
         run(x, w, target, compact=True)
     module = fastnlp.torch.LinearCrossEntropyLoss(9, 13)
     module(x, target, num_valid=4).backward()
+
+
+def test_nothing_waits_while_a_graph_is_captured(gpu):
+    x, w, _, target = operands(torch.float32)
+    expected = fastnlp.torch.linear_cross_entropy(x, w, target)
+    gpu.in_capture = True
+    for check in (fastnlp.torch.linear_cross_entropy, lambda *given: fastnlp.torch.cross_entropy(x @ w.T, target)):
+        loss = check(x, w, target)
+        torch.testing.assert_close(loss, expected)
+        loss.backward()
+    assert gpu.waits == []
 
 
 def test_statistics(gpu):
