@@ -362,6 +362,17 @@ def test_labels_without_a_part_in_the_loss_and_alone(gpu, rng, alpha):
         close(actual, true, 1e-5)
 
 
+def test_small_gradients_of_many_rows_do_not_vanish_in_float16(gpu, rng):
+    n, classes = 64, 24
+    labels = rng.integers(0, classes, n)
+    z = -12.0 * (np.arange(classes) != labels[:, None])
+    arrays = {"input": z, "linear_weight": np.eye(classes), "target_logits": z}
+    arrays = {name: gpu.on_device(array, "float16", readonly=True) for name, array in arrays.items()}
+    options = {"labels": gpu.on_device(labels), "alpha": 0.5}
+    found, wanted = both(fastnlp.linear_kl_div, arrays, options, dy=2.0**12, wrt=["linear_weight"])
+    close(found[1].linear_weight, wanted[1].linear_weight, 0.02)
+
+
 def test_no_row_counts(gpu, rng):
     arrays = distillation(gpu, rng, "hidden", "float32")
     found, wanted = both(fastnlp.linear_kl_div, arrays, {"labels": gpu.on_device(np.full(10, -100))})

@@ -97,6 +97,23 @@ def batch_rows(
     return BatchRows(n, counted, indices, labels, token_weight, factor, reduction, shape)
 
 
+def summed(rows: Any) -> Any:
+    """Return the rows of whose loss the gradient is computed before its upstream gradient is known.
+
+    On a GPU that is the sum, of which `mean_of` makes the mean: gradients of logits in 16 bits would vanish if they
+    were divided by thousands of rows.
+    """
+    return rows if type(rows) is BatchRows or rows.reduction != "mean" else rows._replace(reduction="sum")
+
+
+def mean_of(rows: Any, dloss: Any) -> Any:
+    """Return the factor of a gradient of `summed` rows: the upstream gradient, divided by what is left to divide by."""
+    if type(rows) is BatchRows or rows.reduction != "mean":
+        return dloss
+    one = rows._replace(n=1, labels=rows.library.zeros(1, np.int64), token_weight=None)
+    return one.scales(dloss, np.float32)[0].reshape(())
+
+
 def _on_device(
     shape: tuple[int, ...],
     classes: int,

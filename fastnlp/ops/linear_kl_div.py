@@ -22,7 +22,7 @@ from fastnlp._blas import chosen
 from fastnlp._checks import flag, integer, positive
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
-from fastnlp.ops._batch_rows import BatchRows, batch_rows
+from fastnlp.ops._batch_rows import BatchRows, batch_rows, mean_of, summed
 from fastnlp.ops._criterion import Criterion, scaled
 from fastnlp.ops.linear import Gradients, LinearArguments, linear_arguments
 from fastnlp.ops.linear_cross_entropy import default_workspace, within_memory
@@ -89,28 +89,27 @@ class _Plan(NamedTuple):
             )
         return self.workspace
 
-    def run(self, wrt: frozenset[str], dloss: Any) -> tuple[Array, tuple[Array | None, ...]]:
-        """Return the losses of all rows, and the gradients wanted, from one pass."""
+    def run(self, wrt: frozenset[str], upstream: Array | None) -> tuple[Array, tuple[Array | None, ...]]:
+        """Return the losses of all rows, and the gradients wanted for the upstream gradients (N,), from one pass."""
         budget = self.budget(bool(wrt))
         with within_memory(self.args.x, budget):
-            return self._run(wrt, dloss, budget)
+            return self._run(wrt, upstream, budget)
 
-    def _run(self, wrt: frozenset[str], dloss: Any, budget: int) -> tuple[Array, tuple[Array | None, ...]]:
+    def _run(self, wrt: frozenset[str], upstream: Array | None, budget: int) -> tuple[Array, tuple[Array | None, ...]]:
         (x, weight, bias), kept, dtype = self.args[:3], self.rows.kept(), _arrays.wide(self.args.x)
         loss = _arrays.zeros(x.shape[0], dtype, x)
         compared: tuple[Any, ...] = (self.teacher, self.objective)
         told: tuple[Array | None, ...] = (loss,)
-        upstream: tuple[Array | None, ...] = ()
+        scales: tuple[Array | None, ...] = (upstream,)
         if self.hard_only:
             compared = (Criterion(self.objective.labels, None, None, 0.0, 1.0, None),)
             told = (loss, _arrays.empty(x.shape[0], dtype, x), None)
-            upstream = (None,)
+            scales = (upstream, None)
         if not wrt:
             self.kernels.forward(x, weight, bias, *compared, kept, *told, budget, self.blas)
             return loss, ()
         grads = Gradients.wanted(self.args, wrt, _NAMES, some_rows=kept is not None)
-        upstream = (self.rows.scales(dloss, dtype)[0], *upstream)
-        self.kernels.gradient(x, weight, bias, *compared, kept, *upstream, *told, *grads, budget, self.blas)
+        self.kernels.gradient(x, weight, bias, *compared, kept, *scales, *told, *grads, budget, self.blas)
         return loss, grads.shaped(self.args)
 
 
@@ -213,15 +212,21 @@ def _has_nan(x: Array) -> bool:
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:
     plan.budget(bool(wrt))  # what the backward of "none" will need is refused here, too
-    loss, grads = plan.run(wrt if plan.rows.reduction != "none" else NOTHING, 1.0)
-    return plan.rows.reduce(loss, loss), grads
+    rows, dtype = plan.rows, _arrays.wide(plan.args.x)
+    fused = wrt if rows.reduction != "none" else NOTHING
+    loss, grads = plan.run(fused, summed(rows).scales(1.0, dtype)[0] if fused else None)
+    return rows.reduce(loss, loss), grads
 
 
 def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tuple[Array | None, ...]:
     if not wrt:
         return (None, None, None)
-    grads, factor = (saved, dloss) if plan.rows.reduction != "none" else (plan.run(wrt, dloss)[1], 1.0)
-    return tuple(scaled(grad, factor, plan.args.dtype) for grad in grads)
+    rows, dtype = plan.rows, _arrays.wide(plan.args.x)
+    if rows.reduction == "none":
+        saved, factor = plan.run(wrt, rows.scales(dloss, dtype)[0])[1], 1.0
+    else:
+        factor = mean_of(rows, dloss)
+    return tuple(scaled(grad, factor, plan.args.dtype) for grad in saved)
 
 
 def _outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]:
