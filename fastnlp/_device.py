@@ -8,9 +8,9 @@ a file of its own (``_device_cupy.py``, ``_device_torch.py``), imported when an 
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -20,6 +20,11 @@ _WORDS = {"float32": "f32*", "float64": "f64*", "float16": "f16*", "bfloat16": "
 _WORDS |= {"int32": "i32*", "uint8": "u8*", "bool": "u8*"}
 FLOATS = ("float32", "float16", "bfloat16")
 """The names of the dtypes that kernels read and write."""
+
+
+@functools.cache
+def _word(dtype: np.dtype[Any]) -> str:
+    return _WORDS[dtype.name]  # a name takes NumPy as long as a launch has
 
 
 class DeviceArray:
@@ -74,7 +79,7 @@ class DeviceArray:
     @property
     def word(self) -> str:
         """What kernels call a pointer to its elements."""
-        return _WORDS[self.dtype.name]
+        return _word(self.dtype)
 
     @property
     def pitch(self) -> int:
@@ -246,7 +251,7 @@ class Library(abc.ABC):
         """Return a view of another shape, or a copy where there is no such view."""
         return self.wrap(x.owner.reshape(shape))
 
-    @cached_property
+    @functools.cached_property
     def processors(self) -> int:
         """How many multiprocessors the device has."""
         return self.properties()["processors"]

@@ -20,6 +20,7 @@ def _dtypes() -> dict[torch.dtype, Any]:
     return {getattr(torch, name): np.dtype(name) for name in names} | {torch.bfloat16: np.dtype(ml_dtypes.bfloat16)}
 
 
+@functools.cache
 def _torch_dtype(dtype: Any) -> torch.dtype:
     found: torch.dtype = getattr(torch, np.dtype(dtype).name)
     return found
@@ -50,18 +51,21 @@ class TorchLibrary(Library):
             raise TypeError(f"there are no kernels for tensors of {owner.dtype} on a GPU")
         return DeviceArray(owner, self, tuple(owner.shape), owner.stride(), dtype)
 
+    def _made(self, owner: torch.Tensor) -> DeviceArray:
+        return DeviceArray(owner, self, tuple(owner.shape), owner.stride(), _dtypes()[owner.dtype])
+
     def address(self, x: DeviceArray) -> int:
         return int(x.owner.data_ptr())
 
     def empty(self, shape: int | Sequence[int], dtype: Any) -> DeviceArray:
-        return self.wrap(torch.empty(shape, dtype=_torch_dtype(dtype), device=self.torch_device))
+        return self._made(torch.empty(shape, dtype=_torch_dtype(dtype), device=self.torch_device))
 
     def zeros(self, shape: int | Sequence[int], dtype: Any) -> DeviceArray:
-        return self.wrap(torch.zeros(shape, dtype=_torch_dtype(dtype), device=self.torch_device))
+        return self._made(torch.zeros(shape, dtype=_torch_dtype(dtype), device=self.torch_device))
 
     def full(self, shape: int | Sequence[int], value: float, dtype: Any) -> DeviceArray:
         size = (shape,) if isinstance(shape, int) else tuple(shape)
-        return self.wrap(torch.full(size, value, dtype=_torch_dtype(dtype), device=self.torch_device))
+        return self._made(torch.full(size, value, dtype=_torch_dtype(dtype), device=self.torch_device))
 
     def clear(self, x: DeviceArray) -> None:
         x.owner.zero_()
