@@ -15,7 +15,7 @@ _NO_PAIR = np.int64(2**63 - 1)  # comes last
 _NOTHING = np.int64(0)
 
 
-@kernel("i32* i32* i64* i64* i64* i64 i64* i64 i64 i64 i64 i64 i64 i64*", registers=48)
+@kernel("i32* i32* i64* i64* i64* i64 i64* i64 i64 i64 i64 i64 i64 i64*", registers=64)
 def list_pairs(
     stream,
     positions,

@@ -39,7 +39,7 @@ def _add4(z, i, t):
 @kernel(
     "i32* f32* i64* i64 i64 i64 i32* i64 f32* f32* f32* f32* i64 f32* f32 f64* i64*",
     threads=256,
-    registers=64,
+    registers=72,
     loads=11,
     float64=True,
 )
@@ -69,19 +69,21 @@ def train_hogwild(
     columns = (b + s) % n_blocks * size * pitch
     first = (s * n_blocks + b) * size
     features = np.int32(pitch)
-    total, wrong = _NOTHING, np.int64(-1)
-    turn = (np.int64(block()) // n_blocks) * warps + (thread() >> np.int32(5))
+    base = starts[first]  # entries are counted from here: 32 bits
+    total, wrong = _NOTHING, np.int32(-1)
+    turn = np.int32(block() // np.int32(n_blocks) * warps + (thread() >> np.int32(5)))
+    step = np.int32(blocks() // np.int32(n_blocks) * warps)
     while turn < n_diagonals:
         k = first + diagonals[turn]
-        e, end = starts[k], starts[k + 1]
+        e, end = np.int32(starts[k] - base), np.int32(starts[k + 1] - base)
         while e < end:
-            place = places[e]
+            place, log, weight = places[base + e], values[2 * (base + e)], values[2 * (base + e) + 1]
             i = rows + (place & 0xFFFF) * pitch
             j = columns + ((place >> 16) & 0xFFFF) * pitch
             ask(gx, i, lane, features)
             ask(gy, j, lane, features)
-            error = _dot(x, i, y, j, lane, features) - values[2 * e]
-            slope = values[2 * e + 1] * error
+            error = _dot(x, i, y, j, lane, features) - log
+            slope = weight * error
             loss = loss_of(slope, error)
             if loss < _INFINITY:
                 total += loss
@@ -97,9 +99,9 @@ def train_hogwild(
                 _add4(gx, i + d, squares(ta))
                 _add4(gy, j + d, squares(tc))
                 d = np.int32(d + WARP)
-            e += 1
-        turn += np.int64(blocks()) // n_blocks * warps
+            e = np.int32(e + 1)
+        turn = np.int32(turn + step)
     if lane == 0:
         atomic_add_float(cost, b, total)
         if wrong >= 0:
-            atomic_max(failed, b, wrong)
+            atomic_max(failed, b, base + wrong)
