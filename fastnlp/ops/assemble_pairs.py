@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 from fastnlp._arrays import Array
 from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
+from fastnlp.ops._gpu_tokens import tokens_on_gpu
 from fastnlp.ops._out import buffers, ids_dtype, token_id
 from fastnlp.ops._ragged import Ragged, ragged
 
@@ -131,7 +132,7 @@ def assemble_pairs(
     >>> pairs.token_type_ids.tolist(), pairs.n_dropped.tolist()
     ([[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0]], [1, 0])
     """
-    kernels = kernels_for("assemble_pairs", backend)
+    kernels = kernels_for("assemble_pairs", backend, *tokens_on_gpu(a, b))
     dtype = ids_dtype(dtype)
     cls, sep, pad = (token_id(name, x, dtype) for name, x in (("cls", cls), ("sep", sep), ("pad", pad)))
     multiple = integer("pad_to_multiple", pad_to_multiple, least=1)

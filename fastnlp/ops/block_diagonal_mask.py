@@ -66,7 +66,8 @@ def block_diagonal_mask(
     >>> fastnlp.block_diagonal_mask(lengths=[2, 1]).astype(int).tolist()
     [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     """
-    kernels = kernels_for("block_diagonal_mask", backend)
+    on_gpu = filter(_arrays.on_device, (cu_seqlens, lengths, sequence_ids))
+    kernels = kernels_for("block_diagonal_mask", backend, *on_gpu)
     causal = flag("causal", causal)
     if sum(x is not None for x in (cu_seqlens, lengths, sequence_ids)) != 1:
         raise ValueError("pass one of cu_seqlens, lengths and sequence_ids")

@@ -7,23 +7,24 @@ out)`` for padding, and ``label_segments(cu_seqlens, number, ...)`` for position
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastnlp._arrays import Array, given_back
+from fastnlp._arrays import Array, given_back, on_device, read
 from fastnlp._checks import LARGEST, flag, integer
 from fastnlp._dispatch import kernels_for
 from fastnlp.ops import _columns
-from fastnlp.ops._gpu_tokens import tokens_on_gpu
+from fastnlp.ops._gpu_tokens import integers_on_gpu, tokens_on_gpu
 from fastnlp.ops._groups import pointer
 from fastnlp.ops._layout import LAYOUTS, Layout, flat_layout, packed_layout
 from fastnlp.ops._out import buffers, ids_dtype, token_id
 from fastnlp.ops._pack_on_gpu import pack_on_gpu
 from fastnlp.ops._packing import Packing
 from fastnlp.ops._ragged import Ragged, ragged
-from fastnlp.ops._stretches import take_stretches
+from fastnlp.ops._stretches import take_stretches, take_stretches_on_gpu
 
 
 class PackedArrays(NamedTuple):
@@ -246,20 +247,31 @@ def unpack_arrays(values: Any, packed: PackedArrays, *, backend: str | None = No
     >>> flat.tolist(), offsets.tolist()
     ([5, 6, 7, 8, 9], [0, 3, 5])
     """
-    kernels = kernels_for("pack_arrays", backend)
-    x = _columns.array("values", values)
+    on_gpu = on_device(values)
+    kernels = kernels_for("pack_arrays", backend, *((values,) if on_gpu else ()))
+    x: Any = (read if on_gpu else _columns.array)("values", values)
     if not hasattr(packed, "cu_seqlens_padded"):
         raise TypeError(f"packed must be what pack_arrays returned, got {type(packed).__name__}")
     shape = tuple(packed.input_ids.shape)
     if x.shape[: len(shape)] != shape:
         raise ValueError(f"values must have shape {(*shape, '...')}, as packed.input_ids, got {x.shape}")
-    items, place = (
-        _columns.array("items", packed.items),
-        _columns.integers("cu_seqlens_padded", packed.cu_seqlens_padded),
-    )
+    items = _columns.array("items", packed.items)
     starts = None if packed.starts is None else _columns.array("starts", packed.starts)
     order = np.argsort(items, kind="stable") if starts is None else np.lexsort((starts, items))
     lengths = _columns.integers("lengths", packed.lengths)[order]
-    flat = take_stretches(kernels, x.reshape(place[-1], *x.shape[len(shape) :]), place[:-1][order], lengths)
+    entries = x.reshape(prod(shape), *x.shape[len(shape) :])
+    if on_gpu:
+        place = _places_on_gpu(packed.cu_seqlens_padded)
+        flat = take_stretches_on_gpu(kernels, entries, place, lengths, order)
+    else:
+        place = _columns.integers("cu_seqlens_padded", packed.cu_seqlens_padded)
+        flat = take_stretches(kernels, entries, place[:-1][order], lengths)
     first = np.flatnonzero(np.diff(items[order], prepend=-1))
-    return flat, np.append(pointer(lengths)[first], flat.shape[0])
+    return given_back(flat), np.append(pointer(lengths)[first], flat.shape[0])
+
+
+def _places_on_gpu(cu_seqlens_padded: Any) -> Any:
+    """Return where pieces begin, as kernels read it: on the GPU if they were packed there, else on the host."""
+    if on_device(cu_seqlens_padded):
+        return integers_on_gpu("cu_seqlens_padded", read("cu_seqlens_padded", cu_seqlens_padded))
+    return _columns.integers("cu_seqlens_padded", cu_seqlens_padded)[:-1]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastnlp._arrays import Array, given_back
+from fastnlp._arrays import Array, given_back, on_device, read
 from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
 from fastnlp.ops import _columns
@@ -20,7 +20,7 @@ from fastnlp.ops._gpu_tokens import tokens_on_gpu
 from fastnlp.ops._groups import pointer
 from fastnlp.ops._out import buffers, ids_dtype, token_id
 from fastnlp.ops._ragged import ragged
-from fastnlp.ops._stretches import take_stretches
+from fastnlp.ops._stretches import take_stretches, take_stretches_on_gpu
 
 SIDES = ("right", "left")
 OVERLONG = ("error", "truncate")
@@ -192,14 +192,21 @@ def unpad_arrays(
     >>> flat.tolist(), offsets.tolist()
     ([5, 6, 7, 8], [0, 3, 4])
     """
-    kernels = kernels_for("pad_arrays", backend)
-    x = _columns.array("values", values)
+    on_gpu = on_device(values)
+    kernels = kernels_for("pad_arrays", backend, *((values,) if on_gpu else ()))
+    x: Any = (read if on_gpu else _columns.array)("values", values)
     if x.ndim < 2:
         raise ValueError(f"values must have shape (B, S, ...), got {x.shape}")
     if side not in SIDES:
         raise ValueError(f"side must be one of {', '.join(map(repr, SIDES))}, got {side!r}")
     if (lengths is None) == (mask is None):
         raise ValueError("pass either lengths or mask, which say what is padding")
+    if on_device(lengths) or on_device(mask):
+        raise TypeError(
+            "lengths or mask are on a GPU, but the shape of the result follows from them: pass them on the host, such "
+            "as cupy.asnumpy(lengths)"
+        )
+    take = take_stretches_on_gpu if on_gpu else take_stretches
     rows, width = x.shape[:2]
     if mask is None:
         sizes = _columns.integers("lengths", lengths)
@@ -208,7 +215,8 @@ def unpad_arrays(
         begin = np.arange(rows) * width
         if side == "left":
             begin += width - sizes
-        return take_stretches(kernels, x.reshape(rows * width, *x.shape[2:]), begin, sizes), pointer(sizes)
+        flat = take(kernels, x.reshape(rows * width, *x.shape[2:]), begin, sizes)
+        return given_back(flat), pointer(sizes)
     kept = _columns.array("mask", mask)
     if kept.shape != (rows, width):
         raise ValueError(f"mask must have shape {(rows, width)}, got {kept.shape}")
@@ -216,5 +224,5 @@ def unpad_arrays(
         raise TypeError(f"mask must be booleans or numbers, got {kept.dtype.name}")
     kept = kept != 0
     edges = np.flatnonzero(np.diff(kept.reshape(-1), prepend=False, append=False))
-    flat = take_stretches(kernels, x.reshape(rows * width, *x.shape[2:]), edges[::2], edges[1::2] - edges[::2])
-    return flat, pointer(np.count_nonzero(kept, axis=1))
+    flat = take(kernels, x.reshape(rows * width, *x.shape[2:]), edges[::2], edges[1::2] - edges[::2])
+    return given_back(flat), pointer(np.count_nonzero(kept, axis=1))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from fastnlp.kernels.cuda._schedule import spread
+from fastnlp.kernels.cuda._stretches import segment_of
+from fastnlp.kernels.cuda._stretches import stretch_rows as stretch_rows
 from fastnlp.kernels.cuda.prims import block, blocks, given, kernel, part, store4_int, thread, threads
 
 _THREADS = 128
@@ -111,19 +113,6 @@ def packed_places(
     while i < pieces:
         padded[i] = place[i]
         i += step
-
-
-@part
-def segment_of(begin, n, p):
-    """Return the segment of place p: the last of n that begins there or before."""
-    low, high = np.int64(0), n
-    while high - low > 1:
-        middle = (low + high) >> 1
-        if begin[middle] <= p:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 @part

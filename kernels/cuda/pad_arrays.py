@@ -7,6 +7,7 @@ Schedule: one pass over the places: a block takes a row at a time and writes ids
 from __future__ import annotations
 
 from fastnlp.kernels.cuda._schedule import grid
+from fastnlp.kernels.cuda._stretches import stretch_rows as stretch_rows
 from fastnlp.kernels.cuda.prims import block, blocks, given, kernel, part, store4_int, thread, threads
 
 
