@@ -6,6 +6,7 @@ given can be seen. A launch goes as far as the driver, which a stand-in replaces
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import sys
 
@@ -232,18 +233,19 @@ class Module:
     initialized = True
 
     def get_function(self, name):
-        return type("Function", (), {"module": self, "name": name})()
+        return type("Function", (), {"module": self, "name": name, "kernel": "the function"})()
 
 
 class Context:
     """A context of the driver, on a device of compute capability 9.0."""
 
     device = type("Device", (), {"compute_capability": (9, 0), "id": 0})()
-    loaded = 0
 
     def create_module_image(self, cubin, *callbacks):
-        Context.loaded += 1
         return Module()
+
+    def get_default_stream(self):
+        return 0
 
 
 @pytest.fixture
@@ -282,6 +284,22 @@ def test_kernels_are_kept_on_the_disk(prims, tmp_path):
     second = prims._compile(kernel, kernel.signatures[0])
     assert (sum(first._cache_hits.values()), sum(second._cache_hits.values())) == (0, 1)
     assert second.specialized
+
+
+def test_a_kernel_is_given_addresses_and_c_numbers(prims, monkeypatch):
+    kernel, launched, entered = small_kernel(prims), [], []
+    contexts = iter([0, 5])
+    monkeypatch.setattr(prims, "core_launch", lambda *args: launched.append(args))
+    monkeypatch.setattr(prims.driver, "cuCtxGetCurrent", lambda: (0, next(contexts)))
+    monkeypatch.setattr(prims.cuda, "current_context", lambda: entered.append(1) or Context())
+    for _ in range(2):
+        prims.launch(kernel, ("i64*", "i64*", "i64", None), 3, 32, 0, 0, [1 << 40, 8, 7, 0])
+    (stream, shape, function, *args), again = launched
+    assert (tuple(shape.grid), tuple(shape.block), function) == ((3, 1, 1), (32, 1, 1), "the function")
+    assert (args[0], args[1], args[3]) == (1 << 40, 8, 0)
+    assert (type(args[2]), args[2].value) == (ctypes.c_int64, 7)
+    assert again[:3] == (stream, shape, function)
+    assert len(entered) == 1  # the first launch was in a thread without a context
 
 
 def test_nothing_is_compiled_within_a_graph(prims, monkeypatch):
