@@ -62,9 +62,11 @@ def common_library(*arrays: Any) -> str:
         return "numpy"
     libraries = {library_of(x) for x in arrays if x is not None}
     if "torch" in libraries:
+        on_gpu = any(getattr(x, "is_cuda", False) for x in arrays)
+        array = "cupy.from_dlpack(tensor.detach())" if on_gpu else "tensor.detach().numpy()"
         raise TypeError(
             "got a torch tensor: call the function of the same name in fastnlp.torch, "
-            "or pass tensor.detach().numpy() if no gradient is wanted"
+            f"or pass {array} if no gradient is wanted"
         )
     if len(libraries) > 1:
         raise TypeError(

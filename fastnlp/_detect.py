@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+_OLDEST = (8, 0)  # has the instructions that round two numbers to 16 bits
 INSTALL = "pip install 'fastnlp-kernels[cuda]'"
 Version = tuple[int, ...]
 
@@ -166,7 +167,14 @@ def why_not_running() -> str | None:
     """Return why no kernel can run on this machine, the first thing first, or None if nothing stands against it."""
     from fastnlp._dispatch import why_missing
 
-    return why_missing("cuda") or driver().reason or why_not_compiled()
+    return why_missing("cuda") or driver().reason or _why_too_old() or why_not_compiled()
+
+
+def _why_too_old() -> str | None:
+    best = max(driver().gpus, key=lambda gpu: gpu.capability, default=None)
+    if best is None or best.capability >= _OLDEST:
+        return None
+    return f"{best.name} has compute capability {dotted(best.capability)}, and kernels need {dotted(_OLDEST)} or more"
 
 
 def explained(error: BaseException) -> RuntimeError:

@@ -133,6 +133,12 @@ def test_the_first_thing_comes_first(monkeypatch):
     assert _detect.why_not_running() == missing
     monkeypatch.setattr(_dispatch, "why_missing", lambda backend: None)
     assert _detect.why_not_running() == "no driver"
+    old = _detect.Gpu("Tesla T4", (7, 5), 16 << 30)
+    monkeypatch.setattr(_detect, "driver", lambda: Driver((13, 0), (old,), None))
+    assert _detect.why_not_running() == "Tesla T4 has compute capability 7.5, and kernels need 8.0 or more"
+    monkeypatch.setattr(_detect, "toolkit", lambda: WHOLE)
+    monkeypatch.setattr(_detect, "driver", lambda: Driver((13, 0), (old, *NEWEST.gpus), None))
+    assert _detect.why_not_running() is None
 
 
 def test_an_error_is_explained_in_one_sentence(monkeypatch):

@@ -321,6 +321,8 @@ def test_tensors_on_different_devices():
             fastnlp.torch.linear_cross_entropy(x, w, torch.empty(7, dtype=torch.int64))
         with pytest.raises(ValueError, match="linear_weight on cuda:1"):
             fastnlp.torch.linear_cross_entropy(x, w.to("cuda:1"), torch.empty(7, dtype=torch.int64, device="cuda"))
+        with pytest.raises(TypeError, match=r"fastnlp\.torch, or pass cupy\.from_dlpack\(tensor\.detach\(\)\)"):
+            fastnlp.linear_cross_entropy(x.requires_grad_(), w, torch.empty(7, dtype=torch.int64, device="cuda"))
         with pytest.raises(NotImplementedError, match="xpu"):
             fastnlp.torch.softmax(torch.empty(3, device="xpu"), -1)
 
