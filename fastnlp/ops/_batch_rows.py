@@ -15,6 +15,7 @@ import numpy as np
 
 from fastnlp import _arrays
 from fastnlp._arrays import Array
+from fastnlp._checks import flag, integer
 from fastnlp.ops._criterion import token_weights
 
 
@@ -66,6 +67,8 @@ def batch_rows(
     labels: Any = None,
     ignore_index: int | None = None,
     token_weight: Any = None,
+    compact: bool = False,
+    num_valid: int | None = None,
 ) -> Any:
     """Check labels and token weights of rows of `shape`, and find out which rows count, beside `like`.
 
@@ -74,15 +77,20 @@ def batch_rows(
     TypeError
         Labels that are not of an integer dtype, or weights that are not numbers.
     ValueError
-        Shapes that do not fit, a label out of range, or a weight that is negative or not finite.
+        Shapes that do not fit, a label out of range, a weight that is negative or not finite, or a wrong `num_valid`.
     """
+    n = int(np.prod(shape, dtype=np.int64))
+    compact = flag("compact", compact)
+    if num_valid is not None:
+        num_valid = integer("num_valid", num_valid, least=0, most=n)
     if _arrays.on_device(like):
         if labels is not None:
             labels = _arrays.read("labels", labels)
             _arrays.check_class_indices("labels", labels, shape)
         if token_weight is not None:
             token_weight = token_weights(token_weight, shape)
-        return _on_device(shape, classes, like, reduction, factor, labels, ignore_index, token_weight)
+        dropping = compact, num_valid
+        return _on_device(shape, classes, like, reduction, factor, labels, ignore_index, token_weight, *dropping)
     counts: Any = None
     if labels is not None:
         labels = _arrays.class_indices("labels", labels, shape=shape, classes=classes, ignore_index=ignore_index)[0]
@@ -91,9 +99,10 @@ def batch_rows(
     if token_weight is not None:
         token_weight = token_weights(token_weight, shape)
         counts = token_weight != 0 if counts is None else counts & (token_weight != 0)
-    n = int(np.prod(shape, dtype=np.int64))
     indices = None if counts is None or counts.all() else np.flatnonzero(counts)
     counted = n if indices is None else len(indices)
+    if num_valid is not None and num_valid != counted:
+        raise ValueError(f"num_valid must be the number of rows that count, {counted}, got {num_valid}")
     return BatchRows(n, counted, indices, labels, token_weight, factor, reduction, shape)
 
 
@@ -123,6 +132,8 @@ def _on_device(
     labels: Any,
     ignore_index: int | None,
     token_weight: Any,
+    compact: bool,
+    num_valid: int | None,
 ) -> Any:
     """Return `DeviceRows` whose mean is one over rows, not over their weights."""
     from fastnlp.ops._device_rows import count_again, device_rows
@@ -142,8 +153,8 @@ def _on_device(
         0.0,
         token_weight,
         False,
-        False,
-        None,
+        compact,
+        num_valid,
     )
     if token_weight is not None:
         rows = count_again(rows, classes)

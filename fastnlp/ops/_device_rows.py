@@ -167,8 +167,8 @@ def device_rows(
 def count_again(rows: DeviceRows, classes: int) -> DeviceRows:
     """Return rows whose mean is taken over how many of them count, whatever their weights."""
     library, reduce, labels = rows.library, _reduce(), rows.labels
-    tally = library.empty(3, _F64)
-    nothing = (None, None, rows.n, -1)
+    tally, promised = library.empty(3, _F64), -1 if rows.indices is None else rows.counted
+    nothing = (None, None, rows.n, promised)
     library.launch(reduce.count_rows, 1, reduce.THREADS, labels, 1, -1, classes, *nothing, labels, tally, None, None)
     return rows._replace(tally=tally)
 

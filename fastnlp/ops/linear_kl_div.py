@@ -4,7 +4,7 @@ A backend provides ``least_workspace(features, teacher_features, classes, itemsi
 ``forward(x, weight, bias, teacher, objective, kept, loss, workspace, blas)`` and
 ``gradient(x, weight, bias, teacher, objective, kept, scale, loss, dx, dweight, dbias, workspace, blas)``. Arrays of
 rows keep their full length; kernels gather a chunk of the rows `kept` at a time and write results where those stand.
-On a GPU `kept` is None, and labels tell which rows count.
+On a GPU labels tell which rows count, too, and `kept` is None unless others are to be dropped.
 With ``alpha=1``, the kernels are those of `linear_cross_entropy`.
 """
 
@@ -133,6 +133,8 @@ def _plan(
     reduction: str = "batchmean",
     workspace: int | None = None,
     deterministic: bool | None = None,
+    compact: bool = False,
+    num_valid: int | None = None,
     backend: str | None = None,
     blas: str = "numpy",
 ) -> _Plan:
@@ -161,6 +163,8 @@ def _plan(
         labels=labels,
         ignore_index=ignore_index,
         token_weight=token_weight,
+        compact=compact,
+        num_valid=num_valid,
     )
     soft = (1 - alpha) * factor if alpha < 1 else 0.0
     needed = alpha or _arrays.on_device(args.x)
@@ -258,6 +262,8 @@ def linear_kl_div(
     reduction: str = "batchmean",
     workspace: int | None = None,
     deterministic: bool | None = None,
+    compact: bool = False,
+    num_valid: int | None = None,
     backend: str | None = None,
 ) -> Any:
     """Distillation loss of a linear classifier: its divergence from a teacher, the logits within a budget of bytes.
@@ -296,8 +302,7 @@ def linear_kl_div(
     alpha
         Within [0, 1]: the share of the cross-entropy with `labels`. With 1 the divergence is not computed.
     ignore_index
-        Rows with this label count for nothing and cost nothing (on a GPU they go through the products). None: no row
-        is ignored.
+        Rows with this label count for nothing and cost nothing (on a GPU: see `compact`). None: no row is ignored.
     token_weight
         Weights of the rows ``(...)``, 0 or more, which multiply their losses; a row of weight 0 costs nothing.
     reduction
@@ -309,6 +314,8 @@ def linear_kl_div(
     deterministic
         True: the same bits for any number of threads, of this library and of the BLAS. False: for given numbers of
         threads. None: as `use_deterministic` says.
+    compact, num_valid
+        On a GPU, to drop rows that do not count, as in `linear_cross_entropy`.
     backend
         "reference", "cpu" or "cuda"; default: by the arrays.
 
@@ -345,6 +352,8 @@ def linear_kl_div(
         reduction=reduction,
         workspace=workspace,
         deterministic=deterministic,
+        compact=compact,
+        num_valid=num_valid,
         backend=backend,
     )
     return _arrays.given_back(_forward(plan, NOTHING)[0])

@@ -43,8 +43,8 @@ def _slope(y, x, two, beta, gamma, given_p, mean, g):
     "x* i64 x* i64 i64* f32* i64 i64 i64 f32 f32 f32 f32 f32 i64 f32* x* i64",
     threads=1024,
     registers=64,
-    loads=6,
-    stores=1,
+    loads=12,
+    stores=2,
 )
 def js_rows(
     x,  # (n, classes) logits, rows of `pitch` elements

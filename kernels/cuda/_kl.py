@@ -46,8 +46,8 @@ def _term(y, x, two, more, given_p):
     "x* i64 x* i64 i64* f32* i64 i64 i64 f32 f32 f32 i64 f32* x* i64",
     threads=1024,
     registers=64,
-    loads=4,
-    stores=1,
+    loads=10,
+    stores=2,
 )
 def kl_rows(
     x,  # (n, classes) logits, rows of `pitch` elements

@@ -48,8 +48,8 @@ def _slope(y, x, two, given_p, mean, g):
     "x* i64 x* i64 i64* f32* i64 i64 i64 f32 f32 f32 i64 f32* x* i64",
     threads=1024,
     registers=64,
-    loads=6,
-    stores=1,
+    loads=12,
+    stores=2,
 )
 def reverse_kl_rows(
     x,  # (n, classes) logits, rows of `pitch` elements
