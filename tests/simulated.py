@@ -1,16 +1,21 @@
 """A library of device arrays whose device is this CPU: NumPy memory, and kernels in the simulator.
 
-gpu = SimulatedLibrary()
-x = gpu.on_device(rng.standard_normal((5, 24)), "bfloat16", offset=1, pitch=27)
-loss = gpu.empty(5, "float32")            # poisoned
-labels.forward(x, ..., loss)              # a driver of kernels/cuda
-host(loss)                                # a NumPy array
-gpu.waits                                 # what made the host wait: [] where nothing may
+In a test:
+
+    gpu = SimulatedLibrary()
+    x = gpu.on_device(rng.standard_normal((5, 24)), "bfloat16", offset=1, pitch=27)
+    loss = gpu.empty(5, "float32")            # poisoned
+    labels.forward(x, ..., loss)              # a driver of kernels/cuda
+    host(loss)                                # a NumPy array
+    gpu.waits                                 # what made the host wait: [] where nothing may
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import mmap
+import re
 
 import ml_dtypes
 import numpy as np
@@ -37,6 +42,9 @@ class SimulatedLibrary(Library):
         Multiprocessors of the device: few, so that there are more rows than blocks.
     most_threads
         A launch with more threads a block is simulated with so many: kernels do not depend on it.
+    most_blocks
+        A launch with more blocks is simulated with so many where the kernel steps by their number (``+= blocks()``):
+        such a kernel takes any number, and a block then takes several items.
     seed
         Of the first launch's order of blocks and threads; each launch adds one.
     races
@@ -46,8 +54,9 @@ class SimulatedLibrary(Library):
     name = "simulated"
     device = 0
 
-    def __init__(self, *, processors=3, most_threads=64, seed=0, races=True):
-        self._processors, self.most_threads, self.seed, self.races = processors, most_threads, seed, races
+    def __init__(self, *, processors=3, most_threads=64, most_blocks=3, seed=0, races=True):
+        self._processors, self.most_threads, self.most_blocks = processors, most_threads, most_blocks
+        self.seed, self.races = seed, races
         self.launches = []
         self.waits = []
         self.in_capture = False
@@ -162,8 +171,10 @@ class SimulatedLibrary(Library):
         views = [self._view(x) for x in args]
         assert 0 < threads <= kernel.threads, f"{kernel.name} is launched with {threads} threads a block"
         assert 0 < blocks < 1 << 31, f"{kernel.name} is launched with {blocks} blocks"
-        few = min(threads, self.most_threads)
-        simt.launch(kernel, blocks, few, views, words=words, seed=self.seed, races=self.races)
+        threads = min(threads, self.most_threads)
+        if _steps_by_blocks(kernel):
+            blocks = min(blocks, self.most_blocks)
+        simt.launch(kernel, blocks, threads, views, words=words, seed=self.seed, races=self.races)
 
     def _view(self, x):
         if isinstance(x, DeviceArray):
@@ -190,6 +201,11 @@ class SimulatedLibrary(Library):
     def _wait(self, what):
         assert not self.in_capture, f"{what} while a graph is captured"
         self.waits.append(what)
+
+
+@functools.cache
+def _steps_by_blocks(kernel):
+    return re.search(r"\+= .*\bblocks\(\)", inspect.getsource(kernel.function)) is not None
 
 
 def _word(x):
