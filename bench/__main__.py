@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import budget, first_call, memory, packing, report
+from bench import budget, first_call, gate, memory, packing, report
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     counting = commands.add_parser("budget", help="print the peak memory of counting co-occurrences under budgets")
     counting.add_argument("--corpus", type=Path, help="a file of text (default: text that is made)")
     commands.add_parser("packing", help="print how tightly and how fast lengths are packed, streamed and bucketed")
+    kernels = commands.add_parser("gate", help="compile the CUDA kernels without a GPU and hold them to their bounds")
+    kernels.add_argument("modules", nargs="*", help="only those of these modules, such as _labels")
+    kernels.add_argument("--write", action="store_true", help="write all figures into docs/cuda.md")
     args, further = parser.parse_known_args(argv)
     if args.command == "run":
         results = args.output / "results.json"
@@ -42,6 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     elif args.command == "packing":
         packing.main()
         return 0
+    elif args.command == "gate":
+        if args.write and args.modules:
+            parser.error("--write takes no modules: the table is of all")
+        return gate.main(args.modules, to_page=args.write)
     elif args.command == "budget":
         budget.main(args.corpus)
         return 0

@@ -1,0 +1,63 @@
+"""The table of compiled kernels in the documentation: registers, memory and instructions of each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from bench.gate import Result
+
+SHOWN = ("sm_80", "sm_90a")
+"""The architectures of the table."""
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "cuda.md"
+BEGIN, END = "<!-- gate: begin -->\n", "<!-- gate: end -->\n"
+
+
+def lines(results: Sequence[Result]) -> Iterator[str]:
+    """Yield the lines of a table in Markdown: a line a kernel and dtype, the architectures of `SHOWN` in its cells."""
+    heads = ("registers", "shared memory, bytes", "code, bytes", "instructions", "16-byte loads", "16-byte stores")
+    yield f"| kernel | dtype | {' | '.join(heads)} |\n"
+    yield f"| --- | --- |{' ---: |' * len(heads)}\n"
+    together: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        if result.arch in SHOWN and result.built:
+            together.setdefault((result.kernel.name, result.dtype), []).append(result)
+    for (name, label), forms_ in together.items():
+        cells = zip(*map(_cells, forms_), strict=True)
+        texts = [str(cell[0]) if len(set(cell)) == 1 else " / ".join(map(str, cell)) for cell in cells]
+        yield f"| {name} | {label or '-'} | {' | '.join(texts)} |\n"
+
+
+def _cells(result: Result) -> tuple[int, ...]:
+    built, code = result.built, result.instructions
+    assert built is not None
+    assert code is not None
+    return built.registers, built.shared, len(built.code), code.total, code.loads, code.stores
+
+
+def versions() -> str:
+    """Return the versions that the figures depend on, as the page states them."""
+    names = ("numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
+    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    return ", ".join([python, *(f"{name} {version(name)}" for name in names)])
+
+
+def written(page: Path = PAGE) -> str:
+    """Return what stands between the marks of the page."""
+    return page.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+
+
+def text(results: Sequence[Result]) -> str:
+    """Return what belongs between the marks."""
+    return f"\nCompiled with {versions()}.\n\n{''.join(lines(results))}\n"
+
+
+def write(results: Sequence[Result], page: Path = PAGE) -> Path:
+    """Put the table between the marks of the page; return the page."""
+    before, mark, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    page.write_text(f"{before}{mark}{text(results)}{end}{after}", encoding="utf-8")
+    return page
