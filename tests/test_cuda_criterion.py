@@ -357,6 +357,17 @@ def test_small_logits_under_a_large_soft_cap(rng):
     np.testing.assert_allclose(capped["dx"], plain["dx"], rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_logits_where_the_soft_cap_is_flat(rng, side):
+    """Differences of tanh near 1 are taken between numbers with digits, or the loss would have four."""
+    logits, label = side * (4000 + 200 * rng.standard_normal((3, 40))), np.array([3, 39, 8])
+    logits[2, ::2] *= -1
+    found, truth, _ = run(logits, label, softcap=1000.0)
+    for name in ("loss", "nll", "entropy"):
+        np.testing.assert_allclose(found[name], truth[name], rtol=2e-6)
+    np.testing.assert_allclose(found["dx"], truth["dx"], rtol=1e-4, atol=1e-9)
+
+
 @pytest.mark.parametrize("pitch", [304, 301])
 def test_the_first_of_equals_is_the_argmax(rng, pitch):
     """In one thread's eight, in two of a warp, in two warps, in two rounds, and in the tail; NaN is the largest."""
