@@ -198,13 +198,40 @@ def test_what_is_refused(gpu, tokens):
     with pytest.raises(TypeError, match=r"out.input_ids must be an array of int64 beside the tokens, got ndarray"):
         fastnlp.pad_arrays((on_gpu, OFFSETS), out=(np.empty((6, 12), np.int64),) * 2)
     same = gpu.empty((6, 12), np.int64)
-    with pytest.raises(ValueError, match="out.attention_mask shares memory with another array of out"):
+    with pytest.raises(ValueError, match=r"out\.attention_mask shares memory with another array of out"):
         fastnlp.pad_arrays((on_gpu, OFFSETS), out=(same, same))
-    with pytest.raises(ValueError, match="out.input_ids shares memory with what is read"):
+    with pytest.raises(ValueError, match=r"out\.input_ids shares memory with what is read"):
         fastnlp.pad_arrays((same.reshape(72), [0, 72]), out=(same, gpu.empty(72, np.int64)))
-    with pytest.raises(ValueError, match="6 sequences|at most the number of tokens"):
+    with pytest.raises(ValueError, match="at most the number of tokens, 28"):
         fastnlp.pad_arrays((on_gpu, OFFSETS + 1))
     with pytest.raises(TypeError, match="lengths or mask are on a GPU, but the shape of the result follows"):
         fastnlp.unpad_arrays(gpu.on_device(np.zeros((2, 3))), gpu.on_device(np.ones(2, int)))
     with pytest.raises(NotImplementedError, match="it runs on: reference, cpu"):
         fastnlp.assemble_pairs((on_gpu, OFFSETS), cls=1, sep=2, max_length=20)
+
+
+def test_tensors_are_assembled_where_they_are(gpu, tokens, monkeypatch):
+    """On the simulated device every tensor is a CUDA tensor; lengths and offsets are arrays on the host."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    import fastnlp.torch
+    from fastnlp import _arrays, _device
+
+    of, on_device = _device.of, _arrays.on_device
+    monkeypatch.setattr(_device, "of", lambda x: gpu.wrap(x.numpy()) if isinstance(x, torch.Tensor) else of(x))
+    monkeypatch.setattr(_arrays, "on_device", lambda x: isinstance(x, torch.Tensor) or on_device(x))
+    sequences = (torch.from_numpy(tokens), OFFSETS)
+    padded = fastnlp.torch.pad_arrays(sequences, side="left", dtype=torch.int32)
+    assert_same(padded, fastnlp.pad_arrays((tokens, OFFSETS), side="left", dtype=np.int32))
+    packed = fastnlp.torch.pack_arrays(sequences)
+    assert gpu.launches == ["pad_arrays.padded_rows", "pack_arrays.packed_places"]
+    assert all(isinstance(x, torch.Tensor) for x in (*padded[:2], *packed[:5]))
+    hidden = torch.arange(6 * 12 * 2.0).reshape(6, 12, 2).requires_grad_()
+    flat, _ = fastnlp.torch.unpad_arrays(hidden, LENGTHS)
+    assert_array_equal(flat.detach(), fastnlp.unpad_arrays(hidden.detach().numpy().copy(), LENGTHS, backend="cpu")[0])
+    flat.sum().backward()
+    assert int(hidden.grad.sum()) == 2 * LENGTHS.sum()
+    ids, offsets = fastnlp.torch.unpack_arrays(packed.input_ids, packed._replace(lengths=LENGTHS, items=np.arange(6)))
+    assert_array_equal(ids, tokens)
+    assert_array_equal(offsets, OFFSETS)
+    assert gpu.launches[2:] == ["stretches.rows_of_stretches"] * 2
+    assert gpu.waits == []

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastnlp._arrays import Array, given_back, on_device, read
+from fastnlp import _arrays
+from fastnlp._arrays import Array
 from fastnlp._checks import LARGEST, flag, integer
 from fastnlp._dispatch import kernels_for
 from fastnlp.ops import _columns
@@ -186,7 +187,7 @@ def pack_arrays(
         options = (pad, ignore, ignore_first, position_start)
         cu_seqlens, cu_seqlens_padded = pack_on_gpu(kernels, pieces, given, plan, options, filled)
         pointers = (cu_seqlens, longest, plan.lengths, cu_seqlens_padded)
-        return given_back(PackedArrays._make((*filled, *pointers, whose, plan.starts)))
+        return _arrays.given_back(PackedArrays._make((*filled, *pointers, whose, plan.starts)))
     ids, positions, numbers, targets = (x.reshape(-1) for x in filled)
     kernels.label_segments(plan.segments, plan.number, position_start, positions, numbers)
     pieces.copy_to(ids, plan.place, kernels, "sequences")
@@ -247,9 +248,9 @@ def unpack_arrays(values: Any, packed: PackedArrays, *, backend: str | None = No
     >>> flat.tolist(), offsets.tolist()
     ([5, 6, 7, 8, 9], [0, 3, 5])
     """
-    on_gpu = on_device(values)
+    on_gpu = _arrays.on_device(values)
     kernels = kernels_for("pack_arrays", backend, *((values,) if on_gpu else ()))
-    x: Any = (read if on_gpu else _columns.array)("values", values)
+    x: Any = (_arrays.read if on_gpu else _columns.array)("values", values)
     if not hasattr(packed, "cu_seqlens_padded"):
         raise TypeError(f"packed must be what pack_arrays returned, got {type(packed).__name__}")
     shape = tuple(packed.input_ids.shape)
@@ -267,11 +268,11 @@ def unpack_arrays(values: Any, packed: PackedArrays, *, backend: str | None = No
         place = _columns.integers("cu_seqlens_padded", packed.cu_seqlens_padded)
         flat = take_stretches(kernels, entries, place[:-1][order], lengths)
     first = np.flatnonzero(np.diff(items[order], prepend=-1))
-    return given_back(flat), np.append(pointer(lengths)[first], flat.shape[0])
+    return _arrays.given_back(flat), np.append(pointer(lengths)[first], flat.shape[0])
 
 
 def _places_on_gpu(cu_seqlens_padded: Any) -> Any:
     """Return where pieces begin, as kernels read it: on the GPU if they were packed there, else on the host."""
-    if on_device(cu_seqlens_padded):
-        return integers_on_gpu("cu_seqlens_padded", read("cu_seqlens_padded", cu_seqlens_padded))
+    if _arrays.on_device(cu_seqlens_padded):
+        return integers_on_gpu("cu_seqlens_padded", _arrays.read("cu_seqlens_padded", cu_seqlens_padded))
     return _columns.integers("cu_seqlens_padded", cu_seqlens_padded)[:-1]

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastnlp._arrays import Array, given_back, on_device, read
+from fastnlp import _arrays
+from fastnlp._arrays import Array
 from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
 from fastnlp.ops import _columns
@@ -144,7 +145,7 @@ def pad_arrays(
         ids, mask = buffers(out, names, (shape, shape), dtype, (tokens,), like=tokens)
         bounds = tokens.library.upload(np.stack([batch.begin, batch.begin + batch.lengths]))
         kernels.pad_tokens(tokens, bounds[0], bounds[1], side == "left", pad, ids, mask)
-        return given_back(PaddedArrays(ids, mask, batch.lengths, n_truncated))
+        return _arrays.given_back(PaddedArrays(ids, mask, batch.lengths, n_truncated))
     ids, mask = buffers(out, names, (shape, shape), dtype, batch.memory)
     kernels.pad_rows(batch.lengths, side == "left", pad, ids, mask)
     place = np.arange(len(batch)) * width
@@ -192,16 +193,16 @@ def unpad_arrays(
     >>> flat.tolist(), offsets.tolist()
     ([5, 6, 7, 8], [0, 3, 4])
     """
-    on_gpu = on_device(values)
+    on_gpu = _arrays.on_device(values)
     kernels = kernels_for("pad_arrays", backend, *((values,) if on_gpu else ()))
-    x: Any = (read if on_gpu else _columns.array)("values", values)
+    x: Any = (_arrays.read if on_gpu else _columns.array)("values", values)
     if x.ndim < 2:
         raise ValueError(f"values must have shape (B, S, ...), got {x.shape}")
     if side not in SIDES:
         raise ValueError(f"side must be one of {', '.join(map(repr, SIDES))}, got {side!r}")
     if (lengths is None) == (mask is None):
         raise ValueError("pass either lengths or mask, which say what is padding")
-    if on_device(lengths) or on_device(mask):
+    if _arrays.on_device(lengths) or _arrays.on_device(mask):
         raise TypeError(
             "lengths or mask are on a GPU, but the shape of the result follows from them: pass them on the host, such "
             "as cupy.asnumpy(lengths)"
@@ -216,7 +217,7 @@ def unpad_arrays(
         if side == "left":
             begin += width - sizes
         flat = take(kernels, x.reshape(rows * width, *x.shape[2:]), begin, sizes)
-        return given_back(flat), pointer(sizes)
+        return _arrays.given_back(flat), pointer(sizes)
     kept = _columns.array("mask", mask)
     if kept.shape != (rows, width):
         raise ValueError(f"mask must have shape {(rows, width)}, got {kept.shape}")
@@ -225,4 +226,4 @@ def unpad_arrays(
     kept = kept != 0
     edges = np.flatnonzero(np.diff(kept.reshape(-1), prepend=False, append=False))
     flat = take(kernels, x.reshape(rows * width, *x.shape[2:]), edges[::2], edges[1::2] - edges[::2])
-    return given_back(flat), pointer(np.count_nonzero(kept, axis=1))
+    return _arrays.given_back(flat), pointer(np.count_nonzero(kept, axis=1))

@@ -1,4 +1,7 @@
-"""Assembly of batches as functions of tensors: those of `fastnlp` of the same names, without a copy in between."""
+"""Assembly of batches as functions of tensors: those of `fastnlp` of the same names, without a copy in between.
+
+What is made of tokens, or taken out of values, that are CUDA tensors is made on their GPU.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastnlp import _arrays, _device
 from fastnlp.ops import assemble_pairs as _assemble_pairs
 from fastnlp.ops import block_diagonal_mask as _block_diagonal_mask
 from fastnlp.ops import pack_arrays as _pack_arrays
@@ -24,7 +28,7 @@ def _of_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
     Raises (when called)
     --------------------
     TypeError
-        A tensor that is not on the CPU; and whatever `function` raises.
+        A tensor that is neither on the CPU nor a CUDA tensor; and whatever `function` raises.
     """
     signature = inspect.signature(function)
 
@@ -33,15 +37,15 @@ def _of_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
         given = bound.arguments
         for name, x in given.items():
             for tensor in x if isinstance(x, tuple) else (x,):
-                if isinstance(tensor, Tensor) and tensor.device.type != "cpu":
+                if isinstance(tensor, Tensor) and tensor.device.type not in ("cpu", "cuda"):
                     raise TypeError(
-                        f"{function.__name__}: {name} is on {tensor.device}, batches are made on the CPU: "
+                        f"{function.__name__}: {name} is on {tensor.device}, batches are made on the CPU or with CUDA: "
                         f"pass {name} as CPU tensors, and move the result with .to({str(tensor.device)!r})"
                     )
         if isinstance(given.get("dtype"), torch.dtype):
             given["dtype"] = str(given["dtype"]).removeprefix("torch.")
-        if given.get("out") is not None:
-            given["out"] = _each(_array, given["out"])
+        for name, x in given.items():
+            given[name] = _each(_array if name == "out" else _device_array, x)
         return _each(_tensor, function(*bound.args, **bound.kwargs))
 
     return _named(call, function, signature)
@@ -63,7 +67,8 @@ def _taking(function: Callable[..., Any], places: Callable[[Any, Any], int]) -> 
             return of_tensors(*args, **kwargs)
         axes = places(values, rest[0] if rest else None)
         shape = tuple(values.shape[:axes])
-        chosen, offsets = of_tensors(torch.arange(prod(shape)).reshape(shape), *rest, **bound.kwargs)
+        numbers = torch.arange(prod(shape), device=values.device if _arrays.on_device(values) else None).reshape(shape)
+        chosen, offsets = of_tensors(numbers, *rest, **bound.kwargs)
         return values.flatten(0, axes - 1)[chosen.to(values.device)], offsets
 
     return _named(call, function, signature)
@@ -86,7 +91,13 @@ def _each(convert: Callable[[Any], Any], x: Any) -> Any:
 
 
 def _array(x: Any) -> Any:
+    x = _device_array(x)
     return x.detach().numpy() if isinstance(x, Tensor) else x
+
+
+def _device_array(x: Any) -> Any:
+    """Return a CUDA tensor as kernels take it, anything else as it is."""
+    return _device.of(x) if isinstance(x, Tensor) and _arrays.on_device(x) else x
 
 
 def _tensor(x: Any) -> Any:
