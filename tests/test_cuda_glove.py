@@ -111,10 +111,10 @@ def test_the_same_bits_in_any_order_of_blocks_and_threads(rng):
     matrix, dealing = random_counts(rng, 40), dealt(rng, 40, 4)
     entries, state = arranged(matrix, dealing), state_of(rng, 40, 24, 20)
     limits = np.full(24, 100, np.float32)
-    visits = [(s, rng.permutation(10).astype(np.int32)) for s in range(4)]
+    visits = [(s, rng.permutation(10).astype(np.int32)) for s in range(2)]
     several = [
         trained(SimulatedLibrary(seed=seed, most_threads=128), entries, state, 4, visits, limits, 0.05)
-        for seed in (0, 100, 200)
+        for seed in (0, 100)
     ]
     for other in several[1:]:
         for a, b in zip(several[0][0], other[0], strict=True):
@@ -165,7 +165,7 @@ def test_hogwild_learns_the_same(rng):
     assert_array_equal(failed, -1)
     for a, b in zip(found, wanted, strict=True):
         assert_allclose(a, b, rtol=1e-6, atol=1e-7)
-    visits = [(s, np.arange(10, dtype=np.int32)) for s in (0, 1, 2)] * 3
+    visits = [(s, np.arange(10, dtype=np.int32)) for s in (0, 1, 2)] * 2
     losses = trained(gpu, entries, state, 3, visits, limits, 0.05, "train_hogwild")[1].sum(axis=1)
     assert losses[-3:].sum() < 0.7 * losses[:3].sum()
 
@@ -250,9 +250,18 @@ def test_vectors_that_are_not_finite_are_found(rng):
             assert host(found)[0] == (not np.isfinite(value))
 
 
+def test_a_gpu_without_memory_says_what_takes_less(gpu, monkeypatch, rng):
+    def full(x):
+        raise MemoryError("full")
+
+    monkeypatch.setattr(gpu, "sort", full)
+    with pytest.raises(MemoryError, match=r"full \(fewer words, fewer counts or a smaller dim take less"):
+        fitted(random_counts(rng, 20), "cuda")
+
+
 def test_hogwild_is_asked_for(gpu, rng):
     counts = random_counts(rng, 20)
-    assert fitted(counts, "cuda", hogwild=True, epochs=3).loss_[2] < fitted(counts, "reference", epochs=1).loss_[0]
+    assert fitted(counts, "cuda", hogwild=True).loss_[1] < fitted(counts, "reference", epochs=1).loss_[0]
     with pytest.raises(ValueError, match="hogwild=True is for backend='cuda', got backend='reference'"):
         fitted(counts, "reference", hogwild=True)
     with pytest.raises(TypeError, match="hogwild"):

@@ -118,6 +118,13 @@ def count_rows(
     kernels: Any, text: DeviceText, begin: int, end: int, question: Question, work: int, seen: Callable[[int], None]
 ) -> Iterator[Batch]:
     """Count as `_cooccurrence_rows.count_rows` does; `work` is how many bytes of the GPU counting takes at a time."""
+    with text.library.memory_errors("a budget takes less, such as memory='500MB'"):
+        yield from _count_rows(kernels, text, begin, end, question, work, seen)
+
+
+def _count_rows(
+    kernels: Any, text: DeviceText, begin: int, end: int, question: Question, work: int, seen: Callable[[int], None]
+) -> Iterator[Batch]:
     library, width = text.library, question.width
     stream, edges = _stream(kernels, text, begin, end, question.reach)
     starts, positions = _locations(kernels, stream, edges, width)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 1 << 25  # entries that are trained before the host looks: tenths of a second
 _NAMES = ("x", "y", "gx", "gy")
+_REMEDY = "fewer words, fewer counts or a smaller dim take less, and backend='cpu' takes none"
 
 
 class DeviceTraining:
@@ -45,12 +46,14 @@ class DeviceTraining:
         self._library, self._kernels, self._state = library, kernels, state
         self._train = kernels.train_hogwild if hogwild else kernels.train
         self._blocks = len(grid.words)
-        self._entries = _arranged(library, kernels, matrix, grid, x_max, alpha)
-        self._steps = library.upload(limits), rate
         self._parameters: tuple[DeviceArray, ...] = ()
         self._kept: tuple[DeviceArray, ...] = ()
         self._take: Callable[[], None] | None = None
-        self._send()
+        with library.memory_errors(_REMEDY):
+            self._entries = _arranged(library, kernels, matrix, grid, x_max, alpha)
+            self._steps = library.upload(limits), rate
+            self._send()
+            self._kept = tuple(library.empty(state.x.shape, np.float32) for _ in range(2))
 
     def visits(self, order: Order) -> Iterator[tuple[Array, Array]]:
         """Make visits and yield ``(cost, failed)`` of some at a time, ``(n, B)``: see ``train`` of the kernels."""
@@ -94,17 +97,15 @@ class DeviceTraining:
     def keep(self, take: Callable[[], None]) -> None:
         """Note that the vectors of now are to be kept: they stay on the GPU until `close`, where `take` takes them."""
         library, vectors = self._library, self._parameters[:2]
-        if not self._kept:
-            self._kept = tuple(library.empty(one.shape, np.float32) for one in vectors)
         for one, copy in zip(vectors, self._kept, strict=True):
             library.copy(one, copy)
         self._take = take
 
     def close(self) -> None:
         """Bring what was noted to be kept."""
-        for name, values in zip(_NAMES, self._kept, strict=False):
-            getattr(self._state, name)[...] = self._library.read(values)
         if self._take is not None:
+            for name, values in zip(_NAMES, self._kept, strict=False):
+                getattr(self._state, name)[...] = self._library.read(values)
             self._take()
 
     def _send(self) -> None:

@@ -18,7 +18,6 @@ from fastnlp.kernels.cuda.prims import (
     atomic_max,
     block,
     block_sum,
-    blocks,
     kernel,
     load4,
     scratch64,
@@ -33,7 +32,7 @@ _NOTHING = np.float64(0)
 
 
 @kernel(
-    "i32* f32* i64* i64 i64 i32* i64 f32* f32* f32* f32* i64 f32* f32 f64* i64*",
+    "i32* f32* i64* i64 i64 i64 i32* i64 f32* f32* f32* f32* i64 f32* f32 f64* i64*",
     threads=1024,
     registers=64,
     loads=11,
@@ -45,6 +44,7 @@ def train_diagonals(
     values,  # (E, 2)
     starts,  # (B B S + 1,)
     s,
+    n_blocks,  # B, the number of CUDA blocks
     size,  # S
     diagonals,  # (K,)
     n_diagonals,  # 1 or more
@@ -55,7 +55,7 @@ def train_diagonals(
     pitch,  # P
     limits,  # (P,)
     rate,
-    cost,  # (B,), B the number of CUDA blocks
+    cost,  # (B,)
     failed,
 ):
     """Train the entries of one block after the other diagonal; its losses, and an entry whose loss is not finite."""
@@ -63,8 +63,8 @@ def train_diagonals(
     b = np.int64(block())
     lane, warp, warps = thread() & np.int32(31), thread() >> np.int32(5), threads() >> np.int32(5)
     rows = b * size * pitch
-    columns = (b + s) % blocks() * size * pitch
-    first = (s * blocks() + b) * size
+    columns = (b + s) % n_blocks * size * pitch
+    first = (s * n_blocks + b) * size
     features = np.int32(pitch)
     base = starts[first]  # entries are counted from here: 32 bits
     total, wrong = _NOTHING, np.int32(-1)

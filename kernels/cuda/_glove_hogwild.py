@@ -14,7 +14,6 @@ from fastnlp.kernels.cuda.prims import (
     atomic_add_float,
     atomic_max,
     block,
-    blocks,
     kernel,
     load4,
     load4_fresh,
@@ -37,7 +36,7 @@ def _add4(z, i, t):
 
 
 @kernel(
-    "i32* f32* i64* i64 i64 i64 i32* i64 f32* f32* f32* f32* i64 f32* f32 f64* i64*",
+    "i32* f32* i64* i64 i64 i64 i64 i32* i64 f32* f32* f32* f32* i64 f32* f32 f64* i64*",
     threads=256,
     registers=72,
     loads=11,
@@ -48,7 +47,8 @@ def train_hogwild(
     values,  # (E, 2)
     starts,  # (B B S + 1,)
     s,
-    n_blocks,  # B, of which the number of CUDA blocks is a multiple
+    n_blocks,  # B
+    parts,  # for each of them so many CUDA blocks
     size,  # S
     diagonals,  # (K,)
     n_diagonals,
@@ -72,7 +72,7 @@ def train_hogwild(
     base = starts[first]  # entries are counted from here: 32 bits
     total, wrong = _NOTHING, np.int32(-1)
     turn = np.int32(block() // np.int32(n_blocks) * warps + (thread() >> np.int32(5)))
-    step = np.int32(blocks() // np.int32(n_blocks) * warps)
+    step = np.int32(parts) * warps
     while turn < n_diagonals:
         k = first + diagonals[turn]
         e, end = np.int32(starts[k] - base), np.int32(starts[k + 1] - base)

@@ -53,9 +53,9 @@ def train(places, values, starts, s, diagonals, x, y, gx, gy, limits, rate, cost
     """
     blocks, size = len(cost), len(x) // len(cost)
     threads = 32 * _warps(len(places) / len(starts))
-    block_of_matrix = (places, values, starts, s, size, diagonals, len(diagonals))
+    entries = (places, values, starts, s, blocks, size, diagonals, len(diagonals))
     state = (x, y, gx, gy, x.pitch, limits, rate, cost, failed)
-    x.library.launch(train_diagonals, blocks, threads, *block_of_matrix, *state)
+    x.library.launch(train_diagonals, blocks, threads, *entries, *state)
 
 
 def train_hogwild(places, values, starts, s, diagonals, x, y, gx, gy, limits, rate, cost, failed):
@@ -64,10 +64,10 @@ def train_hogwild(places, values, starts, s, diagonals, x, y, gx, gy, limits, ra
     library, blocks, size = x.library, len(cost), len(x) // len(cost)
     library.copy(library.zeros(blocks, np.float64), cost)
     library.copy(library.full(blocks, -1, np.int64), failed)
-    of_each = max(1, library.processors * 4 // blocks)
-    block_of_matrix = (places, values, starts, s, blocks, size, diagonals, len(diagonals))
+    parts = max(1, library.processors * 4 // blocks)
+    entries = (places, values, starts, s, blocks, parts, size, diagonals, len(diagonals))
     state = (x, y, gx, gy, x.pitch, limits, rate, cost, failed)
-    library.launch(hogwild_kernel, blocks * of_each, _THREADS, *block_of_matrix, *state)
+    library.launch(hogwild_kernel, blocks * parts, _THREADS, *entries, *state)
 
 
 def find_infinite(x, found):  # (B S, P), (1,)
