@@ -150,10 +150,10 @@ def test_a_budget_for_the_gpu(gpu, rng):
 def test_a_gpu_without_memory_names_the_budget(gpu, monkeypatch, rng):
     ids, _ = zipf_text(rng, 200, 30)
 
-    def full(shape, dtype):
+    def full(x):
         raise MemoryError("full")
 
-    monkeypatch.setattr(gpu, "empty", full)
+    monkeypatch.setattr(gpu, "nonzero", full)
     with pytest.raises(MemoryError, match=r"full \(a budget takes less, such as memory='500MB'\)"):
         fastnlp.cooccurrence(gpu.on_device(ids), vocab_size=30)
 
