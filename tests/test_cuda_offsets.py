@@ -11,7 +11,8 @@ pytest.importorskip("greenlet", reason="greenlet is not installed")
 pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
 
 import fastnlp
-from tests.simulated import SimulatedLibrary
+from fastnlp.kernels.cuda import linear
+from tests.simulated import SimulatedLibrary, host
 
 ROWS, CLASSES, APART = 3, 24, 2**30 + 8
 LABEL = np.array([3, 23, 8])
@@ -60,3 +61,25 @@ def test_cross_entropy(gpu, rng, target, options):
 def test_softmax_kl_div(gpu, rng, beta):
     x, y = rng.standard_normal((2, ROWS, CLASSES))
     assert_same_bits(gpu, fastnlp.softmax_kl_div, x, y, beta=beta, reduction="none")
+
+
+@pytest.mark.parametrize("mode", ["cls", "last", "mean", "max"])
+def test_pool(gpu, rng, mode):
+    bounds = gpu.on_device(np.array([0, 1, ROWS]))
+    assert_same_bits(gpu, fastnlp.pool, rng.standard_normal((ROWS, CLASSES)), cu_seqlens=bounds, mode=mode)
+
+
+def test_passes_over_logits(gpu, rng):
+    """Bias, activation and column sums, of arrays that only drivers have."""
+    x, dy = rng.standard_normal((2, ROWS, CLASSES))
+    found = []
+    for pitch in (CLASSES, APART):
+        z, dz = (gpu.on_device(a, "float16", pitch=pitch) for a in (x, dy))
+        linear.add_bias(z, gpu.on_device(np.arange(CLASSES), "float16"))
+        linear.activation_backward(z, dz, "tanh", dz)
+        total = gpu.empty(CLASSES, np.float32)
+        linear.add_columns(dz, total, accumulate=False)
+        found.append([host(one) for one in (z, dz, total)])
+    for near, far in zip(*found, strict=True):
+        assert np.abs(near).max() > 0.1
+        assert near.tobytes() == far.tobytes()
