@@ -150,8 +150,20 @@ def test_the_steps_of_the_reference(gpu, rng):
 def test_bounds_that_lead_out_of_the_tokens_are_cut(gpu):
     ids, mask = gpu.empty((3, 4), np.int64), gpu.empty((3, 4), np.int64)
     begin, end = gpu.on_device(np.array([-5, 3, 90])), gpu.on_device(np.array([2, 99, 1]))
-    pad_arrays.pad_tokens(gpu.on_device(np.arange(1, 6)), begin, end, False, 0, ids, mask)
+    pad_arrays.pad_tokens(gpu.on_device(np.arange(1, 6)), begin, end, 4, False, 0, ids, mask, None)
     assert_array_equal(host(ids), [[1, 2, 0, 0], [4, 5, 0, 0], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32])
+def test_offsets_that_only_the_gpu_knows(gpu, tokens, dtype):
+    sequences = gpu.on_device(tokens), gpu.on_device(OFFSETS, dtype)
+    for options in ({"length": 12}, {"length": 5, "pad_to_multiple": 4, "side": "left", "pad": 7}):
+        options = {**options, "overlong": "truncate"}
+        actual = fastnlp.pad_arrays(sequences, **options)
+        expected = fastnlp.pad_arrays((tokens, OFFSETS), **options)
+        assert actual.n_truncated is None
+        assert_same(actual._replace(n_truncated=expected.n_truncated), expected)
+    assert gpu.waits == []
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int64"])
@@ -186,7 +198,10 @@ def test_unpacked(gpu, tokens, rng):
 def test_what_is_refused(gpu, tokens):
     on_gpu, offsets = gpu.on_device(tokens), gpu.on_device(OFFSETS)
     with pytest.raises(TypeError, match="the offsets are on a GPU, but the shape of the result follows from them"):
-        fastnlp.pad_arrays((on_gpu, offsets))
+        fastnlp.pack_arrays((on_gpu, offsets))
+    for options in ({}, {"length": 5}, {"overlong": "truncate"}, {"length": 5, "overlong": "truncate", "items": [0]}):
+        with pytest.raises(ValueError, match="pass length= and overlong='truncate' and no items"):
+            fastnlp.pad_arrays((on_gpu, offsets), **options)
     with pytest.raises(TypeError, match="sequences and labels must both be on the GPU or both on the host"):
         fastnlp.pack_arrays((on_gpu, OFFSETS), labels=(tokens, OFFSETS))
     with pytest.raises(TypeError, match="backend 'cpu' does not run on arrays on the GPU"):

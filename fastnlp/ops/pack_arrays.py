@@ -94,7 +94,9 @@ def pack_arrays(
     sequences
         ``N`` sequences of integer tokens: a list of lists, arrays or CPU tensors; an array ``(N, L)``; a tuple of
         tokens ``(T,)`` and offsets ``(N + 1,)``; an Arrow list column (also sliced or chunked); a column of a Hugging
-        Face dataset; a `Corpus`. Arrays of int64, int32 and uint16 are read where they are.
+        Face dataset; a `Corpus`. Arrays of int64, int32 and uint16 are read where they are. The tokens of a 2-D array
+        or of ``(tokens, offsets)`` may be on a GPU, their offsets on the host: the first five results and
+        `cu_seqlens_padded` are made there, by a plan that is copied to it, and no token is checked.
     packing
         Rows of them, as `pack` gives them, or some of its rows (``packing[a:b]``). Items that the packing truncated or
         split are cut as it says, and each begins at a multiple of its ``item_multiple`` in its row. None: all
@@ -107,7 +109,7 @@ def pack_arrays(
     pad
         The token where there is none.
     labels
-        Sequences of labels, of the same lengths. None: the tokens themselves, for language models.
+        Sequences of labels, of the same lengths, beside the tokens. None: the tokens themselves, for language models.
     ignore_index
         The label of what is not predicted.
     ignore_first
@@ -121,7 +123,7 @@ def pack_arrays(
         Arrays to be filled: a `PackedArrays`, or a tuple of arrays for its first four. They need at least as many
         entries as the results, which are views of their first ones; what is beyond stays as it is.
     backend
-        "reference" or "cpu"; default: cpu. Both give the same arrays.
+        "reference", "cpu" or "cuda"; default: by the tokens. All give the same arrays.
 
     Returns
     -------
@@ -219,11 +221,12 @@ def unpack_arrays(values: Any, packed: PackedArrays, *, backend: str | None = No
     Parameters
     ----------
     values
-        ``(T, ...)`` or ``(R, capacity, ...)``, of any dtype: an entry for each place, as in ``packed.input_ids``.
+        ``(T, ...)`` or ``(R, capacity, ...)``, of any dtype: an entry for each place, as in ``packed.input_ids``. On a
+        GPU they stay there.
     packed
         What `pack_arrays` returned.
     backend
-        "reference" or "cpu"; default: cpu. Both give the same arrays.
+        "reference", "cpu" or "cuda"; default: by `values`. All give the same arrays.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """`pad_arrays`, `unpad_arrays`, `PaddedArrays`.
 
 A backend provides ``pad_rows(lengths, at_left, pad, ids, mask)`` and ``copy_stretches(x, begin, lengths, place, out)``;
-"cuda" both in one, ``pad_tokens(x, begin, end, at_left, pad, ids, mask)``.
+"cuda" both in one, ``pad_tokens(x, begin, end, most, at_left, pad, ids, mask, lengths)``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fastnlp.ops import _columns
 from fastnlp.ops._gpu_tokens import tokens_on_gpu
 from fastnlp.ops._groups import pointer
 from fastnlp.ops._out import buffers, ids_dtype, token_id
+from fastnlp.ops._pad_on_gpu import check_shape_is_given, offsets_on_gpu, pad_by_offsets
 from fastnlp.ops._ragged import ragged
 from fastnlp.ops._stretches import take_stretches, take_stretches_on_gpu
 
@@ -37,15 +38,15 @@ class PaddedArrays(NamedTuple):
     attention_mask
         ``(B, S)``, of the same dtype: 1 at tokens, 0 at padding.
     lengths
-        Tokens of each row, ``(B,)`` int64.
+        Tokens of each row, ``(B,)`` int64; on the host, unless the offsets of the sequences were on a GPU.
     n_truncated
-        Tokens that were cut off, of all sequences.
+        Tokens that were cut off, of all sequences; None: the offsets were on a GPU.
     """
 
     input_ids: Array
     attention_mask: Array
     lengths: Array
-    n_truncated: int
+    n_truncated: int | None
 
 
 def pad_arrays(
@@ -70,7 +71,9 @@ def pad_arrays(
     sequences
         ``N`` sequences of integer tokens: a list of lists, arrays or CPU tensors; an array ``(N, L)``; a tuple of
         tokens ``(T,)`` and offsets ``(N + 1,)``; an Arrow list column (also sliced or chunked); a column of a Hugging
-        Face dataset; a `Corpus`. Arrays of int64, int32 and uint16 are read where they are.
+        Face dataset; a `Corpus`. Arrays of int64, int32 and uint16 are read where they are. The tokens of a 2-D array
+        or of ``(tokens, offsets)`` may be on a GPU: ids and mask are made there, and no token is checked. With offsets
+        on the GPU, too, give `length`, ``overlong="truncate"`` and no `items`: then nothing waits for them.
     items
         ``(B,)`` indices of the sequences in the batch, such as ``batches[i]`` of `bucket_batches`. None: all.
     length
@@ -90,7 +93,7 @@ def pad_arrays(
         Arrays to be filled: a `PaddedArrays`, or a tuple of ids and mask. They need at least as many entries as the
         result, which is a view of their first ones; what is beyond stays as it is.
     backend
-        "reference" or "cpu"; default: cpu. Both give the same arrays.
+        "reference", "cpu" or "cuda"; default: by the tokens. All give the same arrays.
 
     Returns
     -------
@@ -121,6 +124,14 @@ def pad_arrays(
     for name, value, known in (("side", side, SIDES), ("overlong", overlong, OVERLONG)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+    names = ("input_ids", "attention_mask")
+    if on_gpu and offsets_on_gpu(sequences):
+        check_shape_is_given(items, width, overlong)
+        assert width is not None
+        most, width = width, -(-width // multiple) * multiple
+        return _arrays.given_back(
+            PaddedArrays(*pad_by_offsets(kernels, sequences, most, width, side == "left", pad, names, dtype, out), None)
+        )
     batch = ragged("sequences", sequences, items)
 
     longest = int(batch.lengths.max(initial=0))
@@ -139,12 +150,12 @@ def pad_arrays(
         batch = replace(batch, lengths=lengths)
     width = -(-width // multiple) * multiple
 
-    shape, names = (len(batch), width), ("input_ids", "attention_mask")
+    shape = (len(batch), width)
     if on_gpu:
         tokens: Any = batch.chunks[0]
         ids, mask = buffers(out, names, (shape, shape), dtype, (tokens,), like=tokens)
         bounds = tokens.library.upload(np.stack([batch.begin, batch.begin + batch.lengths]))
-        kernels.pad_tokens(tokens, bounds[0], bounds[1], side == "left", pad, ids, mask)
+        kernels.pad_tokens(tokens, bounds[0], bounds[1], width, side == "left", pad, ids, mask, None)
         return _arrays.given_back(PaddedArrays(ids, mask, batch.lengths, n_truncated))
     ids, mask = buffers(out, names, (shape, shape), dtype, batch.memory)
     kernels.pad_rows(batch.lengths, side == "left", pad, ids, mask)
@@ -163,26 +174,26 @@ def unpad_arrays(
     Parameters
     ----------
     values
-        ``(B, S, ...)``, of any dtype: ids, hidden states.
+        ``(B, S, ...)``, of any dtype: ids, hidden states; on a GPU they stay there.
     lengths
-        ``(B,)`` integers, the real entries of each row.
+        ``(B,)`` integers, the real entries of each row; on the host, as is `mask`, since the shape follows from them.
     mask
         In the place of `lengths`: ``(B, S)``, true or not 0 at the entries to keep, wherever they are.
     side
         With `lengths`: where the padding is, "right" or "left".
     backend
-        "reference" or "cpu"; default: cpu. Both give the same arrays.
+        "reference", "cpu" or "cuda"; default: by `values`. All give the same arrays.
 
     Returns
     -------
     flat, offsets
         The real entries row by row, ``(T, ...)`` of the dtype of `values`, and where each row begins among them and the
-        end, ``(B + 1,)`` int64.
+        end, ``(B + 1,)`` int64, on the host.
 
     Raises
     ------
     TypeError
-        `lengths` are not integers, `mask` holds no numbers; `values` have no dtype of a fixed size.
+        `lengths` are not integers, `mask` holds no numbers, or one is on a GPU; `values` have no dtype of a fixed size.
     ValueError
         Not one of `lengths` and `mask`, or of other shapes than `values`; a length outside ``[0, S]``.
 
