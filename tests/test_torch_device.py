@@ -133,6 +133,31 @@ def test_linear_cross_entropy(gpu, reduction, dtype, frozen):
     assert gpu.waits == []
 
 
+def test_small_gradients_of_float16_do_not_vanish(gpu):
+    """Divided by the rows before it is rounded, e^-10 / 200 would be four times the least float16."""
+    x, w, target = torch.ones(200, 1).half(), torch.zeros(8, 1).half(), torch.zeros(200, dtype=torch.int64)
+    w[0] = 10
+    w.requires_grad_()
+    (dw,) = torch.autograd.grad(fastnlp.torch.linear_cross_entropy(x, w, target), w)
+    p = 1 / (np.e**10 + 7)
+    np.testing.assert_allclose(dw[1:].detach(), p, rtol=2e-3)
+    np.testing.assert_allclose(dw[0].detach(), -7 * p, rtol=2e-3)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_mean_of_both_terms(gpu, weighted):
+    x, w, _, target = operands(torch.float32)
+    weight = torch.rand(13) if weighted else None
+    loss = fastnlp.torch.linear_cross_entropy(x, w, target, z_loss=0.1, weight=weight)
+    xs, ws = wide(x, w)
+    logits = xs @ ws.T
+    squares = (logits.logsumexp(-1) ** 2)[target >= 0].mean()
+    truth = F.cross_entropy(logits, target, weight=None if weight is None else weight.double()) + 0.1 * squares
+    assert_close(loss, truth, torch.float32)
+    for grad, expected in zip(torch.autograd.grad(loss, (x, w)), torch.autograd.grad(truth, (xs, ws)), strict=True):
+        assert_close(grad, expected, torch.float32)
+
+
 def test_a_retained_graph_gives_the_same_gradients_again(gpu):
     x, w, _, target = operands(torch.float32)
     loss = fastnlp.torch.linear_cross_entropy(x, w, target)

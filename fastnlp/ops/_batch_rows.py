@@ -112,15 +112,22 @@ def summed(rows: Any) -> Any:
     On a GPU that is the sum, of which `mean_of` makes the mean: gradients of logits in 16 bits would vanish if they
     were divided by thousands of rows.
     """
-    return rows if type(rows) is BatchRows or rows.reduction != "mean" else rows._replace(reduction="sum")
+    return rows._replace(reduction="sum") if _mean_later(rows) else rows
 
 
 def mean_of(rows: Any, dloss: Any) -> Any:
     """Return the factor of a gradient of `summed` rows: the upstream gradient, divided by what is left to divide by."""
-    if type(rows) is BatchRows or rows.reduction != "mean":
+    if not _mean_later(rows):
         return dloss
     one = rows._replace(n=1, labels=rows.library.zeros(1, np.int64), token_weight=None)
     return one.scales(dloss, np.float32)[0].reshape(())
+
+
+def _mean_later(rows: Any) -> bool:
+    """Tell whether the mean can be taken last: rows are on a GPU, and all terms are divided by the same."""
+    if not hasattr(rows, "tally") or rows.reduction != "mean":
+        return False
+    return not rows.z_loss or rows.criterion.class_weight is None
 
 
 def _on_device(

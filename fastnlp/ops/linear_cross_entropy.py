@@ -19,6 +19,7 @@ from fastnlp._blas import chosen
 from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
+from fastnlp.ops._batch_rows import mean_of, summed
 from fastnlp.ops._criterion import LossStats, Rows, Stats, rows_of, scaled, stats_outputs
 from fastnlp.ops.linear import Gradients, LinearArguments, linear_arguments
 
@@ -91,7 +92,7 @@ class _Plan(NamedTuple):
             self.kernels.forward(x, weight, bias, rows.criterion, kept, loss, lse, stats, budget, self.blas)
             return loss, lse, ()
         grads = Gradients.wanted(self.args, wrt, _NAMES, some_rows=kept is not None)
-        scale, lse_scale = rows.scales(dloss, dtype)
+        scale, lse_scale = summed(rows).scales(dloss, dtype)
         self.kernels.gradient(
             x,
             weight,
@@ -171,7 +172,7 @@ def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tup
     if plan.rows.reduction == "none":
         saved, factor = plan.run(wrt, dloss, None)[2], 1.0
     else:
-        factor = dloss
+        factor = mean_of(plan.rows, dloss)
     return tuple(scaled(grad, factor, plan.args.dtype) for grad in saved)
 
 
