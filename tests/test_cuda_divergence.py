@@ -145,6 +145,24 @@ def test_nearly_equal_rows_keep_their_digits(rng, far, beta):
 
 
 @pytest.mark.parametrize("beta", BETAS)
+def test_nearly_equal_rows_of_different_height_keep_their_digits(rng, beta):
+    x, y = logits(rng, 3, 43)
+    x, y = x.astype(np.float32), (x + 1e-2 * y + 1000).astype(np.float32)
+    found, wanted = run(x, y, beta)
+    assert_right(found, wanted, digits=1e-5)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_the_gradient_of_improbable_classes_keeps_its_digits(rng, beta):
+    x, y = logits(rng, 3, 100, 8.0)
+    x, y = x.astype(np.float32), (x + 1e-4 * y).astype(np.float32)
+    (_, dx), (_, true_dx) = run(x, y, beta)
+    q = np.exp(x.astype(np.float64))
+    q /= q.sum(axis=1, keepdims=True)
+    assert np.abs((dx - true_dx) / q).max() < 3e-7
+
+
+@pytest.mark.parametrize("beta", BETAS)
 @pytest.mark.parametrize("place", ["in", "none"])
 def test_equal_rows(rng, place, beta):
     x, _ = logits(rng, 3, 43, 5.0)
