@@ -4,8 +4,8 @@ A CUDA block takes a block of the matrix, its warps the entries of a diagonal: t
 barrier ends the diagonal. So the steps are those of the other backends in the same order, and the same bits however
 the device schedules its threads.
 
-An entry at P features moves 32 P bytes: two vectors and two accumulated gradients, read and written. The next
-diagonal's bounds, and its first entries, are read while this one is trained.
+An entry at P features moves 32 P bytes: two vectors and two accumulated gradients, read and written. What leads to them
+is asked for ahead: the bounds of a diagonal while the one before the last is trained, its first entries during the last.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fastnlp.kernels.cuda.prims import (
     block_sum,
     kernel,
     load4,
+    prefetch,
     scratch64,
     store4,
     thread,
@@ -59,7 +60,7 @@ def train_diagonals(
     failed,
 ):
     """Train the entries of one block after the other diagonal; its losses, and an entry whose loss is not finite."""
-    shared = scratch64()
+    losses = scratch64()  # of each warp
     b = np.int64(block())
     lane, warp, warps = thread() & np.int32(31), thread() >> np.int32(5), threads() >> np.int32(5)
     rows = b * size * pitch
@@ -67,7 +68,9 @@ def train_diagonals(
     first = (s * n_blocks + b) * size
     features = np.int32(pitch)
     base = starts[first]  # entries are counted from here: 32 bits
-    total, wrong = _NOTHING, np.int32(-1)
+    wrong = np.int32(-1)
+    if lane == 0:
+        losses[warp] = _NOTHING
     if thread() == 0:
         failed[b] = -1
     place, log, weight = np.int32(0), np.float32(0), np.float32(0)
@@ -75,11 +78,19 @@ def train_diagonals(
     e, end = np.int32(starts[k] - base + warp), np.int32(starts[k + 1] - base)
     if e < end:
         place, log, weight = places[base + e], values[2 * (base + e)], values[2 * (base + e) + 1]
+    last = np.int32(n_diagonals - 1)
+    k = first + diagonals[min(np.int32(1), last)]
+    begin2, end2 = starts[k], starts[k + 1]  # of the next diagonal
+    k = first + diagonals[min(np.int32(2), last)]  # the next but one
     turn = np.int32(0)
-    while turn < n_diagonals:
+    while turn <= last:
+        next_e, next_end = np.int32(begin2 - base + warp), np.int32(end2 - base)
+        begin2, end2 = starts[k], starts[k + 1]
+        k = first + diagonals[min(np.int32(turn + 3), last)]
         turn = np.int32(turn + 1)
-        k = first + diagonals[turn if turn < n_diagonals else np.int32(0)]
-        next_e, next_end = np.int32(starts[k] - base + warp), np.int32(starts[k + 1] - base)
+        if next_e < next_end:
+            prefetch(places, base + next_e)
+            prefetch(values, 2 * (base + next_e))
         while e < end:
             i = rows + (place & 0xFFFF) * pitch
             j = columns + ((place >> 16) & 0xFFFF) * pitch
@@ -88,10 +99,10 @@ def train_diagonals(
             error = _dot(x, i, y, j, lane, features) - log
             slope = weight * error
             loss = loss_of(slope, error)
-            if loss < _INFINITY:
-                total += loss
-            else:
+            if not loss < _INFINITY:
                 wrong = e
+            elif lane == 0:
+                losses[warp] += loss
             e = np.int32(e + warps)
             if e < end:
                 place, log, weight = places[base + e], values[2 * (base + e)], values[2 * (base + e) + 1]
@@ -110,7 +121,7 @@ def train_diagonals(
             place, log, weight = places[base + e], values[2 * (base + e)], values[2 * (base + e) + 1]
         if any_thread(wrong >= 0):
             break
-    total = block_sum(total if lane == 0 else _NOTHING, shared)
+    total = block_sum(losses[warp] if lane == 0 else _NOTHING, losses)
     if thread() == 0:
         cost[b] = total
     if wrong >= 0 and lane == 0:

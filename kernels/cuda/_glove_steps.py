@@ -44,11 +44,9 @@ def dot_by(load):
 
 @part
 def ask(g, i, lane, pitch):
-    """Ask for the accumulated gradients at ``g[i]``, a line of 32 floats a thread."""
-    d = np.int32(lane * 32)
-    while d < pitch:
-        prefetch(g, i + d)
-        d = np.int32(d + 32 * 32)
+    """Ask for the accumulated gradients at ``g[i]``, a line of 32 floats a thread; beyond 1024 they are waited for."""
+    if lane * 32 < pitch:
+        prefetch(g, i + lane * 32)
 
 
 @part
