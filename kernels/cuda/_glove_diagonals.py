@@ -5,7 +5,7 @@ barrier ends the diagonal. So the steps are those of the other backends in the s
 the device schedules its threads.
 
 An entry at P features moves 32 P bytes: two vectors and two accumulated gradients, read and written. What leads to them
-is asked for ahead: the bounds of a diagonal while the one before the last is trained, its first entries during the last.
+is asked for ahead: a diagonal's bounds while the last but one is trained, its first entries while the last one is.
 """
 
 from __future__ import annotations
