@@ -1,6 +1,7 @@
-"""Which kernel computes the rows of a cross-entropy: `label_rows` wherever it can, `distribution_rows` for those.
+"""Which kernel computes the rows of a cross-entropy.
 
-What both share is in ``_below.py``; the equations of each are in its file.
+`label_rows` those of class indices alone, `smoothed_rows` class indices with further options, `distribution_rows`
+distributions. The equations of each are in its file; ``_below.py`` and ``_walk.py`` are what the last two share.
 """
 
 from __future__ import annotations

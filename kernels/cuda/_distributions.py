@@ -6,7 +6,7 @@ As ``_smoothed.py``, for a target's mass ``q_v = w_v (hard P_v + share)``, m kep
     dz_v = common exp(-below_v) - g q_v         dz_m = g ((mass - q_m) - mass rest / (1 + rest)) + h / (1 + rest)
 
 A class without mass adds nothing, whatever its logit. Logits are read three times and distributions twice, all but
-the first time from the second-level cache, as far as both fit there.
+the first time from the second-level cache, as far as both fit there: 6 V elements, of which 3 V from and to memory.
 """
 
 from __future__ import annotations
@@ -15,25 +15,18 @@ import numpy as np
 
 from fastnlp.kernels.cuda._below import (
     ABSENT,
-    NEGATIVE_INFINITY,
-    at8,
-    begin,
     below8,
     dot8,
-    eight,
     entropy8,
     exponentials8,
-    fill,
     gradient8,
     level,
-    onward,
-    put8,
     slope,
     slopes8,
-    thread_top,
     times8,
 )
-from fastnlp.kernels.cuda._rows import sum8
+from fastnlp.kernels.cuda._rows import NEGATIVE_INFINITY, sum8
+from fastnlp.kernels.cuda._walk import at8, begin, eight, fill, onward, put8, thread_top
 from fastnlp.kernels.cuda.prims import (
     block,
     block_first,

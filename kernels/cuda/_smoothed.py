@@ -10,8 +10,8 @@ classes, `hard` = 1 - eps and `share` = eps / V; the class m stays out of all su
     dz_m = g ((mass - q_m) - mass rest / (1 + rest)) + h / (1 + rest)
     g = scale / temperature      h = 2 lse_scale lse / temperature      dx_v = dz_v (1 - tanh(factor x_v)**2)
 
-A row is read three times, for m, the sums and the gradient, of which the first comes from memory; statistics cost
-less than to ask for them.
+A row is read three times, for m, for the sums and for the gradient, the second and the third time from the second-level
+cache: 4 V elements, of which 2 V from and to memory. Statistics are always taken: they are one more sum.
 """
 
 from __future__ import annotations
@@ -20,27 +20,20 @@ import numpy as np
 
 from fastnlp.kernels.cuda._below import (
     ABSENT,
-    NEGATIVE_INFINITY,
-    at8,
-    begin,
     below1,
     below8,
     dot8,
-    eight,
     entropy8,
     exponential,
     exponentials8,
-    fill,
     gradient8,
     level,
-    onward,
-    put8,
     slope,
     slopes8,
-    thread_top,
     times8,
 )
-from fastnlp.kernels.cuda._rows import sum8
+from fastnlp.kernels.cuda._rows import NEGATIVE_INFINITY, sum8
+from fastnlp.kernels.cuda._walk import at8, begin, eight, fill, onward, put8, thread_top
 from fastnlp.kernels.cuda.prims import (
     block,
     block_first,
