@@ -250,7 +250,7 @@ def _loss(
     loss = linear_cross_entropy(
         rows,
         logits.weight,
-        shift_labels.flatten(),
+        shift_labels.flatten().to(rows.device),  # of a model on several GPUs they are where it begins
         linear_bias=logits.bias,
         reduction="mean" if num_items_in_batch is None else "sum",
         ignore_index=ignore_index,
