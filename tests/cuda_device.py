@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastnlp
-from bench.gpu.machine import gpus
+from fastnlp._detect import driver
 
 LIBRARIES = ("tensors", "CuPy arrays")
 TOLERANCE = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1e-2}
@@ -18,7 +18,7 @@ TOLERANCE = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1e-2}
 
 def skip_without(library: str = "tensors") -> None:
     """Skip where there is no GPU, or not the library."""
-    if not gpus():
+    if not driver().gpus:
         pytest.skip("a GPU is not at hand", allow_module_level=True)
     package = {"tensors": "torch", "CuPy arrays": "cupy"}[library]
     if importlib.util.find_spec(package) is None:

@@ -36,6 +36,7 @@ from bench.gpu.part import Part  # noqa: E402
 from bench.gpu.parts import parts  # noqa: E402
 from bench.gpu.race import race, share  # noqa: E402
 from bench.gpu.worker import BROKEN, work  # noqa: E402
+from fastnlp._detect import Driver, Gpu, driver  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -89,7 +90,7 @@ def named(record):
 
 
 def test_without_a_gpu_it_says_so_in_one_sentence():
-    if machine.gpus():
+    if driver().gpus:
         pytest.skip("a machine without a GPU is not at hand")
     done = subprocess.run([sys.executable, "-m", "bench.gpu"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == command.NO_GPU == 2
@@ -219,7 +220,7 @@ def test_parts_of_losses_run():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.usefixtures("few_rounds")
 def test_parts_of_rows_run(operation, dtype, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(rows, "compiled", lambda function: function)
     device = Host()
     (record,) = rows.compete(device, operation=operation, n=9, v=70, dtype=dtype)
     for name in ("fastnlp", "torch eager", rows.COPY):
@@ -378,7 +379,7 @@ def test_workers_are_not_started_for_ever():
 
 
 def test_the_real_worker_tells_that_it_has_no_gpu():
-    if machine.gpus():
+    if driver().gpus:
         pytest.skip("a machine without a GPU is not at hand")
     said = []
     schedule.run(parts()[:1], time.time() + 300, said.append)
@@ -465,7 +466,8 @@ def on_a_stub(monkeypatch, tmp_path):
             work(wanted, deadline, lambda **what: tell(what), make_device=Host)
 
         monkeypatch.setattr(command, "parts", lambda: chosen)
-        monkeypatch.setattr(machine, "gpus", lambda: 1)
+        stub = Driver((13, 0), (Gpu("Stub GPU", (9, 0), 1 << 36),), None)
+        monkeypatch.setattr(command, "driver", lambda: stub)
         monkeypatch.setattr(schedule, "run", in_this_process)
         monkeypatch.setattr(checks, "checks", lambda: checked)
         status = command.main(["-o", str(tmp_path / "out"), *args])
@@ -501,6 +503,13 @@ def test_a_run_is_written_as_json_and_markdown(on_a_stub, tmp_path):
         assert part_of_it in text
     for line in text.splitlines():
         assert line.startswith("|") == line.endswith("|")
+
+
+def test_a_run_that_came_to_nothing_is_written_too():
+    run = {"machine": {"gpu": "GPU"}, "datetime": "now", "seconds": 1.0, "records": [], "checks": []}
+    text = report.markdown({**run, "left_out": {}, "failed": {"a": "b"}})
+    assert "not measured" in text
+    assert "None was run" in text
 
 
 def test_what_fails_makes_the_status_one(on_a_stub):

@@ -76,16 +76,18 @@ def test_views_that_are_not_aligned_or_not_contiguous(lib, rng, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_cross_entropy(lib, rng, kind, options, dtype):
     n, classes = 41, 333
-    target = class_targets(rng, n, classes, kind)
+    target = {"target": class_targets(rng, n, classes, kind)}
     weights = {"weight": rng.uniform(0.2, 2, classes), "token_weight": rng.uniform(0.2, 2, n)}
     x = {"input": rng.normal(size=(n, classes)) * 2}
+    if kind == "distributions":  # which are of the logits' dtype
+        x, target = x | target, {}
     for reduction, dy in (("mean", 1.7), ("sum", 0.3), ("none", rng.normal(size=n))):
         for others in ({}, weights):
             compare(
                 lib,
                 "cross_entropy",
                 x,
-                {"target": target, **others},
+                target | others,
                 dtype=dtype,
                 dy=dy,
                 reduction=reduction,

@@ -18,6 +18,7 @@ from typing import Any
 from bench.gpu import checks, machine, report, schedule
 from bench.gpu.part import Part
 from bench.gpu.parts import parts
+from fastnlp._detect import driver
 
 NO_GPU = 2
 SECONDS = 570.0
@@ -39,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         print(listing(chosen))
         return 0
-    if not machine.gpus():
-        print("There is no GPU here that this process can use: nothing was tested or timed.", file=sys.stderr)
+    if not driver().gpus:
+        print(f"There is no GPU to test and to time on: {driver().reason}", file=sys.stderr)
         return NO_GPU
     return prove(chosen, args.seconds, args.output, with_checks=not args.no_checks)
 

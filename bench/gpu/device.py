@@ -92,3 +92,11 @@ class HostClock:
             call()
         self._device.synchronize()
         return (time.perf_counter() - begin) / loops
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function as torch.compile makes it, for the shapes that it is called with."""
+    import torch
+
+    torch._dynamo.reset()
+    return torch.compile(function, dynamic=False)

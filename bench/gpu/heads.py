@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from bench.contestant import Absent, Contestant
+from bench.gpu.device import compiled
 from bench.gpu.race import entrant
 
 FLOOR, FLOOR_COUNTED = "three cuBLAS products", "three cuBLAS products of the rows that count"
@@ -98,10 +99,10 @@ def ours(head: Head, gradient: bool = True, **options: Any) -> Contestant:
     return _contestant(", ".join(["fastnlp", *shown]), loss, head, gradient)
 
 
-def peers(head: Head, *, compiled: bool = False) -> list[Contestant | Absent]:
+def peers(head: Head, *, also_compiled: bool = False) -> list[Contestant | Absent]:
     """Return what else computes it, and the products without the loss."""
     makers: dict[str, Callable[[Head], Contestant]] = {"torch eager": eager, "torch, chunks": _chunks}
-    if compiled:
+    if also_compiled:
         makers["torch.compile"] = _compiled
     makers |= {"Liger": _liger, "CCE": _cce}
     return [*(entrant(name, maker, head) for name, maker in makers.items()), products(head)]
@@ -130,12 +131,9 @@ def eager(head: Head) -> Contestant:
 
 
 def _compiled(head: Head) -> Contestant:
-    import torch
     from torch.nn import functional as F  # noqa: N812
 
-    torch._dynamo.reset()
-    loss = torch.compile(lambda x, w, t: F.cross_entropy(F.linear(x, w), t), dynamic=False)
-    return _contestant("torch.compile", loss, head)
+    return _contestant("torch.compile", compiled(lambda x, w, t: F.cross_entropy(F.linear(x, w), t)), head)
 
 
 def _chunks(head: Head) -> Contestant:

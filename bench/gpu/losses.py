@@ -54,7 +54,7 @@ def gradients(device: Any, *, n: int, d: int, v: int, peaked: bool, ignored: flo
     entrants = [heads.ours(head)]
     if ignored:
         entrants += [heads.ours(head, compact=True), heads.ours(head, num_valid=head.counted)]
-    entrants += heads.peers(head, compiled=compiled)
+    entrants += heads.peers(head, also_compiled=compiled)
     if ignored:
         entrants.append(heads.products(head, counted=True))
     record = race(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from fastnlp._detect import driver, toolkit, why_not_running
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
@@ -19,22 +21,10 @@ PACKAGES = (
 _QUERIES = ("name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "power.limit", "temperature.gpu")
 
 
-def gpus() -> int:
-    """Return how many GPUs the driver gives this process, without importing anything; 0 without a driver."""
-    for library in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            driver = ctypes.CDLL(library)
-        except OSError:
-            continue
-        count = ctypes.c_int(0)
-        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return count.value
-    return 0
-
-
 def name() -> str:
-    """Return what the driver's program calls the first GPU."""
-    return _smi().get("name", "unknown")
+    """Return what the driver calls the first GPU."""
+    gpus = driver().gpus
+    return gpus[0].name if gpus else "unknown"
 
 
 def version(package: str) -> str:
@@ -49,8 +39,11 @@ def describe() -> dict[str, Any]:
     """Return the machine in words, ready for JSON."""
     smi = _smi()
     found = {
-        "gpu": smi.get("name", "unknown"),
-        "driver": smi.get("driver_version", "unknown"),
+        "gpu": name(),
+        "driver": smi.get("driver_version", "of an unknown version"),
+        "driver runs CUDA": ".".join(map(str, driver().cuda or ())),
+        "toolkit": _asked(lambda: {one: part.path for one, part in toolkit().items()}),
+        "kernels run": _asked(lambda: why_not_running() or "nothing stands against it"),
         "smi": smi,
         "python": platform.python_version(),
         "os": platform.platform(),
@@ -78,6 +71,14 @@ def describe() -> dict[str, Any]:
 def slug(gpu: str) -> str:
     """Return the name of the folder for results of a GPU, such as ``nvidia-h100-80gb-hbm3``."""
     return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") or "unknown"
+
+
+def _asked(question: Callable[[], Any]) -> Any:
+    """Return an answer, or why there is none: a machine that is hard to describe can still be measured."""
+    try:
+        return question()
+    except Exception as error:
+        return f"unknown: {error}"
 
 
 def _smi() -> dict[str, str]:

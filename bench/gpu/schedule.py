@@ -19,6 +19,8 @@ from bench.gpu.part import Part
 WORKER = (sys.executable, "-m", "bench.gpu.worker")
 PATIENCE = 90.0
 """Seconds that a part may take beyond three times what it was thought to."""
+OVERTIME = 25.0
+"""Seconds that a part may take beyond the deadline."""
 WORKERS = 8
 
 
@@ -64,27 +66,7 @@ def _one_worker(
             env=environment(),
             cwd=ROOT,
         )
-        lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=_read, args=(worker.stdout, lines), daemon=True).start()
-        begun, done, why = None, set(), None
-        while True:
-            limit = allowed.get(begun, patience + 60.0)
-            try:
-                line = lines.get(timeout=max(1.0, min(limit, deadline + patience - time.time())))
-            except queue.Empty:
-                why = f"it was stopped after {limit:.0f} s"
-                worker.kill()
-                break
-            if line is None:
-                break
-            said = json.loads(line)
-            name = said.get("part")
-            if "begun" in said:
-                begun = name
-            elif name is not None:
-                done.add(name)
-                begun = None
-            tell(said)
+        begun, done, why = _listen(worker, allowed, deadline, tell, patience)
         status = worker.wait()
         errors.seek(0)
         last = (errors.read().strip().splitlines() or ["no word"])[-1]
@@ -96,6 +78,40 @@ def _one_worker(
     for part in blamed:  # none where the part that broke it has told so itself; all where it could not even begin
         tell({"part": part.name, "failed": why})
     return [part for part in left if part not in blamed]
+
+
+def _listen(
+    worker: subprocess.Popen[str],
+    allowed: dict[str, float],
+    deadline: float,
+    tell: Callable[[dict[str, Any]], None],
+    patience: float,
+) -> tuple[str | None, set[str], str | None]:
+    """Hand on what a worker tells until it ends, or is stopped.
+
+    Returns the part that it had begun and not ended, those that it was done with, and why it was stopped.
+    """
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_read, args=(worker.stdout, lines), daemon=True).start()
+    begun: str | None = None
+    done: set[str] = set()
+    while True:
+        limit = allowed.get(begun or "", patience + 60.0)
+        try:
+            line = lines.get(timeout=max(1.0, min(limit, deadline + OVERTIME - time.time())))
+        except queue.Empty:
+            worker.kill()
+            return begun, done, f"it was stopped after {limit:.0f} s, or the time was over"
+        if line is None:
+            return begun, done, None
+        said = json.loads(line)
+        name = said.get("part")
+        if "begun" in said:
+            begun = name
+        elif name is not None:
+            done.add(name)
+            begun = None
+        tell(said)
 
 
 def _read(pipe: IO[str], lines: queue.Queue[str | None]) -> None:
