@@ -20,7 +20,8 @@ from tests.simulated import SimulatedLibrary, host
 
 
 @pytest.fixture
-def gpu():
+def gpu(monkeypatch):
+    monkeypatch.delenv("FASTNLP_BACKEND", raising=False)
     return SimulatedLibrary()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 
 import numpy as np
 import pytest
@@ -256,6 +257,14 @@ def test_a_gpu_without_memory_says_what_takes_less(gpu, monkeypatch, rng):
 
     monkeypatch.setattr(gpu, "sort", full)
     with pytest.raises(MemoryError, match=r"full \(fewer words, fewer counts or a smaller dim take less"):
+        fitted(random_counts(rng, 20), "cuda")
+
+
+def test_without_cupy_the_remedy_is_told(monkeypatch, rng):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, found=importlib.util.find_spec: (
+        None if name == "cupy" else found(name)
+    ))  # fmt: skip
+    with pytest.raises(ImportError, match=r"needs CuPy, which is not installed: pip install 'fastnlp-kernels\[cuda\]'"):
         fitted(random_counts(rng, 20), "cuda")
 
 

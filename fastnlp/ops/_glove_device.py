@@ -59,12 +59,12 @@ class DeviceTraining:
         """Make visits and yield ``(cost, failed)`` of some at a time, ``(n, B)``: see ``train`` of the kernels."""
         if not order:
             return
-        library, shape = self._library, (max(1, _AT_ONCE * len(order) // len(self._entries[0])), self._blocks)
-        cost, failed = library.empty(shape, np.float64), library.empty(shape, np.int64)
+        library, n = self._library, max(1, min(len(order), _AT_ONCE * len(order) // len(self._entries[0])))
+        cost, failed = (library.empty((n, self._blocks), dtype) for dtype in (np.float64, np.int64))
         ends = np.cumsum([0, *(diagonals.size for _, diagonals in order)]).tolist()
         everything = library.upload(np.concatenate([diagonals for _, diagonals in order]))
-        for first in range(0, len(order), shape[0]):
-            some = order[first : first + shape[0]]
+        for first in range(0, len(order), n):
+            some = order[first : first + n]
             for k, (s, _) in enumerate(some):
                 diagonals = everything[ends[first + k] : ends[first + k + 1]]
                 self._train(*self._entries, s, diagonals, *self._parameters, *self._steps, cost[k], failed[k])
