@@ -129,9 +129,11 @@ def test_vectors_of_no_sequence_have_no_gradient(gpu, rng, mode):
     assert not pullback(gpu.on_device(none)).hidden.any()
 
 
-def test_max_gives_ties_to_the_first_place_and_keeps_nan(gpu):
+def test_max_gives_ties_to_the_first_place_and_keeps_nan(gpu, rng):
     hidden = np.array([[[1, 2, np.nan, -np.inf], [3, np.nan, 5, -np.inf], [3, 7, np.nan, -np.inf]]], np.float32)
-    for rows in (hidden, np.tile(hidden, (1, 1, 2)), np.tile(hidden[:, :2], (1, 30, 4))):
+    ties = rng.integers(0, 2, (1, 40, 33)).astype(np.float32)
+    ties[0, :, ::5] = rng.choice([np.nan, 1], (40, 7))
+    for rows in (hidden, np.tile(hidden, (1, 1, 2)), np.tile(hidden[:, :2], (1, 30, 4)), ties):
         d = rows.shape[-1]
         y, pullback = fastnlp.vjp(fastnlp.pool)(gpu.on_device(rows), mode="max")
         assert_array_equal(y, truth(rows, mode="max")[0])
