@@ -15,7 +15,9 @@ pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
 
 import fastnlp
 from fastnlp._dispatch import implementation
+from fastnlp.kernels.cuda._glove_diagonals import train_diagonals
 from fastnlp.ops import _glove_device, _glove_grid
+from tests import simt
 from tests.simulated import SimulatedLibrary, host
 from tests.test_glove import NAMES, random_counts
 
@@ -136,6 +138,19 @@ def test_entries_that_share_a_row_are_a_race_the_simulator_sees(rng):
             SimulatedLibrary(), (places, values, starts), state, 1, [(0, np.arange(4, dtype=np.int32))],
             np.full(8, 100, np.float32), 0.05,
         )  # fmt: skip
+
+
+def test_diagonals_need_the_barrier_between_them(rng):
+    """Without it the simulator sees two warps at one vector."""
+    matrix, dealing = random_counts(rng, 12, 1.0), dealt(rng, 12, 1)
+    places, values, starts = arranged(matrix, dealing)
+    packed = places.astype(np.int32) @ np.array([1, 1 << 16], np.int32)
+    state = state_of(rng, 12, 8, 3)
+    given = (packed, values, starts, 0, 1, 12, np.arange(12, dtype=np.int32), 12, *state, 8)
+    given = (*given, np.full(8, 100, np.float32), 0.05, np.empty(1), np.empty(1, np.int64))
+    simt.launch(train_diagonals, 1, 64, given)
+    with pytest.raises(simt.SimtError, match="race"):
+        simt.launch(train_diagonals, 1, 64, given, replace={"any_thread": lambda flag: False})
 
 
 def test_a_block_stops_at_a_loss_that_is_not_finite(rng):
