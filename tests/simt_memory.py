@@ -59,9 +59,8 @@ class Memory:
             return
         element, tag, first, ends = self._in_dispute(*_each(np.concatenate(self.blocks)))
         for a, b in zip(first, ends, strict=True):
-            blocks, kinds = np.unique(tag[a:b] >> 2), np.unique(tag[a:b] & 3)
-            if len(blocks) > 1 and kinds.tolist() != [ATOMIC]:
-                raise SimtError(f"a race between blocks on {self.name}[{element[a]}]: {blocks.tolist()[:4]}")
+            blocks = np.unique(tag[a:b] >> 2).tolist()
+            raise SimtError(f"a race between blocks on {self.name}[{element[a]}]: {blocks[:4]}")
 
     def _check(self, element, tag):
         element, tag, first, ends = self._in_dispute(element, tag, tag >> 40)
@@ -81,7 +80,9 @@ class Memory:
         who = tag >> 2 & 0xFFF if np.ndim(interval) else tag >> 2
         ends = np.append(first[1:], len(key))
         if len(first):
+            kind = tag & 3
             several = np.minimum.reduceat(who, first) != np.maximum.reduceat(who, first)
+            several &= (np.maximum.reduceat(kind, first) != READ) & (np.minimum.reduceat(kind, first) != ATOMIC)
             first, ends = first[several], ends[several]
         return element, tag, first.tolist(), ends.tolist()
 
