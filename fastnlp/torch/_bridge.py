@@ -128,7 +128,9 @@ def _gradients(
     """Return the gradients asked for. Those that are in `saved` are copied, or handed over and gone there."""
     value = saved[:1] if op.keeps_value else ()  # which may be empty, where nothing else that is wanted is
     arrays = [*map(_array, value), *(_array(x) if x.numel() else None for x in saved[len(value) :])]
-    for array in arrays[op.keeps_value :]:  # the value is the caller's
+    if saved and given.get("compact"):  # the forward has dropped the rows: no second wait to know how many are left
+        given = {**given, "compact": False}
+    for array in arrays[len(value) :]:  # the value is the caller's
         if isinstance(array, DeviceArray):
             array.spare = hand_over
     of_array = {id(array): x for array, x in zip(arrays, saved, strict=True) if array is not None}
