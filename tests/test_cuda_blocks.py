@@ -47,7 +47,7 @@ def test_softmax(gpu, rng, function):
 def test_cross_entropy(gpu, rng, target, options):
     x = 2 * rng.standard_normal((ROWS, CLASSES))
     if target == "label":
-        assert_right(gpu, fastnlp.cross_entropy, x, then=[np.array([8203, 77])], reduction="none", **options)
+        assert_right(gpu, fastnlp.cross_entropy, x, then=[np.array([1036, 77])], reduction="none", **options)
     else:
         y = rng.dirichlet(np.ones(CLASSES), ROWS)
         assert_right(gpu, fastnlp.cross_entropy, x, y, reduction="none", **options)
