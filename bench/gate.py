@@ -11,7 +11,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Any
 
@@ -114,11 +114,13 @@ def _reason(error: Exception) -> str:
 def disassembled(results: Sequence[Result]) -> list[Result]:
     """Return the results with their instructions counted."""
     found = list(results)
-    for arch in dict.fromkeys(result.arch for result in results if result.built):
-        places = [i for i, result in enumerate(results) if result.arch == arch and result.built]
-        counts = cubin.disassemble([results[i].built.code for i in places], arch)
+    compiled = [i for i, result in enumerate(results) if result.built]
+    for family in dict.fromkeys(results[i].arch.rstrip("af") for i in compiled):  # sm_90a is sm_90 and more
+        places = [i for i in compiled if results[i].arch.rstrip("af") == family]
+        codes = [results[i].built.code for i in places]
+        counts = cubin.disassemble(codes, max((results[i].arch for i in places), key=len))
         for i, count in zip(places, counts, strict=True):
-            found[i] = Result(found[i].kernel, found[i].dtype, arch, found[i].built, count)
+            found[i] = replace(found[i], instructions=count)
     return found
 
 

@@ -17,18 +17,23 @@ BEGIN, END = "<!-- gate: begin -->\n", "<!-- gate: end -->\n"
 
 
 def lines(results: Sequence[Result]) -> Iterator[str]:
-    """Yield the lines of a table in Markdown: a line a kernel and dtype, the architectures of `SHOWN` in its cells."""
+    """Yield the lines of a table in Markdown: its head and its rows."""
     heads = ("registers", "shared memory, bytes", "code, bytes", "instructions", "16-byte loads", "16-byte stores")
     yield f"| kernel | dtype | {' | '.join(heads)} |\n"
     yield f"| --- | --- |{' ---: |' * len(heads)}\n"
+    yield from rows(results)
+
+
+def rows(results: Sequence[Result]) -> Iterator[str]:
+    """Yield a line for each kernel and dtype, the architectures of `SHOWN` in its cells where they differ."""
     together: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         if result.arch in SHOWN and result.built:
             together.setdefault((result.kernel.name, result.dtype), []).append(result)
-    for (name, label), forms_ in together.items():
-        cells = zip(*map(_cells, forms_), strict=True)
+    for (name, dtype), pair in together.items():
+        cells = zip(*map(_cells, pair), strict=True)
         texts = [str(cell[0]) if len(set(cell)) == 1 else " / ".join(map(str, cell)) for cell in cells]
-        yield f"| {name} | {label or '-'} | {' | '.join(texts)} |\n"
+        yield f"| {name} | {dtype or '-'} | {' | '.join(texts)} |\n"
 
 
 def _cells(result: Result) -> tuple[int, ...]:
@@ -40,7 +45,7 @@ def _cells(result: Result) -> tuple[int, ...]:
 
 def versions() -> str:
     """Return the versions that the figures depend on, as the page states them."""
-    names = ("numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
+    names = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
     python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     return ", ".join([python, *(f"{name} {version(name)}" for name in names)])
 

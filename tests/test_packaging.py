@@ -45,7 +45,15 @@ def test_the_kernels_are_seen_in_an_uninstalled_checkout():
 def test_core_dependencies_are_three(project):
     names = {requirement.split(">")[0] for requirement in project["project"]["dependencies"]}
     assert names == {"numpy", "scipy", "numba"}
-    assert set(project["project"]["optional-dependencies"]) >= {"cli", "torch", "cuda", "test", "bench", "docs"}
+    assert set(project["project"]["optional-dependencies"]) >= {
+        "cli",
+        "torch",
+        "cuda",
+        "cuda-check",
+        "test",
+        "bench",
+        "docs",
+    }
 
 
 def test_the_changelog_knows_this_version():
