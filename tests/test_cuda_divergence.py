@@ -398,6 +398,17 @@ def test_rows_that_do_not_count_can_be_dropped(gpu, rng, reduction, teacher):
         assert set(gpu.waits) == ({"read"} if "compact" in more else set())
 
 
+@pytest.mark.parametrize("teacher", TEACHERS)
+@pytest.mark.parametrize("n", [0, 1])
+def test_linear_kl_div_of_few(gpu, rng, n, teacher):
+    arrays = distillation(gpu, rng, teacher, "float32", n=n)
+    for options in ({}, {"num_valid": 0, "labels": gpu.on_device(np.full(n, -100))}):
+        found, wanted = both(fastnlp.linear_kl_div, arrays, options)
+        close(found[0], wanted[0], 1e-5)
+        for actual, true in zip(found[1], wanted[1], strict=True):
+            close(actual, true, 1e-5)
+
+
 def test_a_wrong_num_valid_is_told(gpu, rng):
     arrays = distillation(gpu, rng, "logits", "float32")
     weight = gpu.on_device(np.arange(10), "float32")
