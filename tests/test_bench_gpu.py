@@ -190,6 +190,18 @@ def test_contestants_of_a_head_agree_and_wrong_ones_are_found(dtype):
             check(wrong)
 
 
+def test_a_gradient_without_the_part_of_the_softmax_is_found():
+    head = heads.make("cpu", 80, 64, 8000, peaked=False, ignored=0.0)
+    check, (loss, dx, dw) = heads.checker(head), heads.ours(head).call()
+    check([loss, dx, dw])
+    labels = head.target.unique()
+    bare = torch.zeros_like(dw)
+    bare[labels] = dw[labels]
+    check(heads.Filtered([loss, dx, bare]))  # it is hardly off as a whole
+    with pytest.raises(AssertionError, match="no label"):
+        check([loss, dx, bare])
+
+
 def test_the_plain_loop_of_chunks_stands_in_where_torch_has_none(monkeypatch):
     monkeypatch.delattr(torch.nn, "LinearCrossEntropyOptions", raising=False)
     monkeypatch.setattr(heads, "CHUNK", 16)

@@ -179,6 +179,20 @@ def test_linear_cross_entropy_in_many_chunks(lib, rng, dtype):
         assert_near(lib.get(one), want, LOGITS_ROUNDED[dtype])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_gradients_of_many_rows_and_classes_do_not_vanish(lib, rng, dtype):
+    """1 / (N V) is below the least float16: the part of the softmax must not be lost in that of the labels."""
+    n, d, classes = 4096, 16, 20_000
+    x, w = rng.normal(size=(n, d)), rng.normal(size=(classes, d)) / 4
+    target = rng.integers(0, classes // 2, n)
+    arrays = {"input": lib.put(x, dtype), "linear_weight": lib.put(w, dtype)}
+    _, (got,) = lib.vjp("linear_cross_entropy", arrays | {"target": lib.put(target)}, ("linear_weight",), 2.0**15, {})
+    rounded = {name: lib.get(array) for name, array in arrays.items()} | {"target": target}
+    _, (true,) = cuda_device.true_vjp("linear_cross_entropy", rounded, ("linear_weight",), 2.0**15, {})
+    rest = slice(classes // 2, None)  # classes that are no label
+    assert np.linalg.norm(lib.get(got)[rest] - true[rest]) <= 0.03 * np.linalg.norm(true[rest])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_linear_softmax(lib, rng, dtype):
     floats = {name.removeprefix("linear_"): x for name, x in head(rng, n=40)[0].items()}

@@ -22,7 +22,7 @@ from fastnlp._detect import driver
 
 NO_GPU = 2
 SECONDS = 570.0
-FOR_CHECKS = 150.0
+FOR_CHECKS = 165.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -35,6 +35,8 @@ def checks() -> list[Check]:
     """Return the tests, memcheck and racecheck."""
     # Not the options of pyproject.toml: they are of plugins that a machine with a GPU need not have.
     pytest = ["-c", os.devnull, "--rootdir", str(ROOT), "--import-mode=importlib", "-p", "no:cacheprovider"]
+    if _installed("xdist"):  # each process compiles what its tests need
+        pytest += ["-n", "4"]
     tests = [sys.executable, "-m", "pytest", *pytest, "-q", "-ra", "--tb=short", *(str(ROOT / path) for path in TESTS)]
     found = [Check("tests against float64", tests, None if _installed("pytest") else "pytest is not installed")]
     sanitizer = shutil.which("compute-sanitizer") or _beside_nvcc()
