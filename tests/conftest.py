@@ -23,9 +23,15 @@ def pytest_addoption(parser):
     )
 
 
+def of_a_gpu(item):
+    """Tell whether a test is one of arrays on a GPU, real or simulated."""
+    return item.path.stem.startswith("test_cuda") or "gpu" in getattr(item, "fixturenames", ())
+
+
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--default-backend-only"):
-        chosen = [item for item in items if {"backend", "either_backend"} & set(getattr(item, "fixturenames", ()))]
+        choosing = {"backend", "either_backend"}
+        chosen = [item for item in items if choosing & set(getattr(item, "fixturenames", ())) or of_a_gpu(item)]
         config.hook.pytest_deselected(items=chosen)
         items[:] = [item for item in items if item not in set(chosen)]
 
@@ -36,6 +42,13 @@ def backend(request):
     if request.param == "cpu" and importlib.util.find_spec("numba") is None:
         pytest.skip("numba is not installed")
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _backend_of_the_gpu(request, monkeypatch):
+    """Arrays on a GPU choose their backend, so tests of them want no default."""
+    if of_a_gpu(request.node):
+        monkeypatch.delenv("FASTNLP_BACKEND", raising=False)
 
 
 @pytest.fixture
