@@ -7,9 +7,9 @@ products and put back afterwards.
 from __future__ import annotations
 
 import numpy as np
-from fastnlp.kernels.cuda._criterion import rows as criterion_rows
 
 from fastnlp.kernels.cuda import _chunks, linear
+from fastnlp.kernels.cuda._criterion import rows as criterion_rows
 
 
 def least_workspace(rows, features, classes, itemsize, gradients):
