@@ -10,8 +10,8 @@ float32 is meant. A shuffle orders no memory; ``syncwarp`` does.
 Not modelled: the rounding of fused multiply-adds and of the device's log, float64 where an int meets a float32, and
 time: blocks run one after another, and a launch is done when it returns.
 
-The parts: ``simt_memory`` (bounds, races), ``simt_arguments`` (arrays as pointers), ``simt_prims`` (what primitives
-do), ``simt_rebinding`` (kernels that see those).
+The parts: ``simt_memory`` (bounds, races), ``simt_arguments`` (arrays as pointers), ``simt_prims`` and ``simt_cuda``
+(what primitives and the names below them do), ``simt_rebinding`` (kernels that see those).
 """
 
 from __future__ import annotations

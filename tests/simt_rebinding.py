@@ -10,8 +10,9 @@ import numpy as np
 from numba import cuda
 
 from fastnlp.kernels.cuda import prims
+from tests.simt_cuda import Cuda, Math, Numpy
 from tests.simt_memory import SimtError, now
-from tests.simt_prims import BUILTINS, SHORTCUTS, SIMULATED, Cuda, Math, Numpy
+from tests.simt_prims import BUILTINS, SHORTCUTS, SIMULATED
 
 _MODULES = {id(cuda): Cuda(), id(np): Numpy()}
 _MATH = Math()

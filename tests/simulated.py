@@ -216,6 +216,3 @@ def _word(x):
 
 def _poison(dtype):
     return np.nan if dtype.kind in "fV" else np.iinfo(dtype).max - 77 if dtype.kind in "iu" else True
-
-
-SimulatedLibrary.__abstractmethods__ = frozenset()

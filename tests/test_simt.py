@@ -143,6 +143,19 @@ def test_numbers_are_those_of_the_device(out):
     np.testing.assert_array_equal(out[:6], np.float32([0, 2.0**-126, 1, 1, -np.inf, np.inf]))
 
 
+def converted(out):
+    out[0] = np.int32(np.float32(np.nan))
+    out[1] = np.int32(np.float32(1e20))
+    out[2] = np.int32(np.float32(-1.75))
+    out[3] = np.uint8(300)
+
+
+def test_floats_become_ints_as_on_the_device():
+    out = np.ones(4, np.int64)
+    run(lambda out: converted(out) if thread() == 0 else None, "i64*", out, threads=32)
+    assert out.tolist() == [0, 2**31 - 1, -1, 44]
+
+
 def absent(x, out):
     store1(out, thread(), load1(x, thread()) if given(x) else ONE)
 
@@ -427,15 +440,6 @@ def test_every_primitive_is_simulated():
 
 
 # --- the library
-
-
-def test_the_simulated_library_does_all_that_a_library_does():
-    from fastnlp._device import Library
-
-    missing = [
-        name for name in Library.__abstractmethods__ if getattr(SimulatedLibrary, name) is getattr(Library, name)
-    ]
-    assert not missing
 
 
 def test_waits_are_seen():
