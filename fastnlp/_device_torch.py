@@ -16,7 +16,20 @@ from fastnlp._device import DeviceArray, Library, Pinned
 def _dtypes() -> dict[torch.dtype, Any]:
     import ml_dtypes
 
-    names = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+    names = (
+        "float32",
+        "float64",
+        "float16",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint64",
+        "uint32",
+        "uint16",
+        "uint8",
+        "bool",
+    )
     return {getattr(torch, name): np.dtype(name) for name in names} | {torch.bfloat16: np.dtype(ml_dtypes.bfloat16)}
 
 
