@@ -191,9 +191,10 @@ def test_far_apart(rng, size, beta):
 
 
 @pytest.mark.parametrize("beta", [1e-60, 1e-6, 1e-3, 0.5, 0.999, 1 - 1e-6])
-def test_betas_near_the_ends(rng, beta):
+@pytest.mark.parametrize("size", [2.0, 1e4])
+def test_betas_near_the_ends(rng, size, beta):
     """There D is small, and what is left of the digits of its gradient is an absolute error."""
-    found, wanted = run(*logits(rng, 3, 43), beta)
+    found, wanted = run(*logits(rng, 3, 43, size), beta)
     np.testing.assert_allclose(found[0], wanted[0], rtol=1e-4, atol=1e-12)
     np.testing.assert_allclose(found[1], wanted[1], rtol=1e-4, atol=1e-7)
 
