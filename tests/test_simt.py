@@ -14,14 +14,20 @@ from numba import cuda
 from fastnlp.kernels.cuda import _labels, prims
 from fastnlp.kernels.cuda.prims import (
     block,
+    block_first,
     block_max,
+    block_rank,
     block_sum,
+    block_sums,
     exp2,
     given,
     load1,
     load8,
     log,
     scratch,
+    scratch_pairs,
+    scratch_places,
+    shared_ints,
     store1,
     store8,
     syncthreads,
@@ -34,7 +40,7 @@ from tests import simt
 from tests.simt import SimtError
 from tests.simulated import SimulatedLibrary, host
 
-ONE, HALF, DOUBLE = np.float32(1), 0.5, np.float64(2)
+ZERO, ONE, HALF = np.float32(0), np.float32(1), 0.5
 
 
 def run(function, signature, *args, blocks=1, threads=64, float64=False, **options):
@@ -187,16 +193,52 @@ def test_rows_that_are_gigabytes_apart(rng):
 # --- what is wrong is found
 
 
-@pytest.mark.parametrize("reduction", [block_sum, block_max], ids=["block_sum", "block_max"])
-@pytest.mark.parametrize("gone", [0, 1])
-def test_each_barrier_of_a_block_reduction_is_needed(rng, reduction, gone):
-    """In a real kernel: one of the barriers of one of its reductions is taken away."""
+REDUCTIONS = [block_sum, block_max, block_sums, block_rank, block_first]
+
+
+def without_barrier(part, gone):
+    """Return the name of a part of prims, and the part without one of its two barriers."""
     barrier = "    cuda.syncthreads()\n"
-    parts = inspect.getsource(reduction.py_func).replace("@part\n", "").split(barrier)
-    assert len(parts) == 3
+    pieces = inspect.getsource(part.py_func).replace("@part\n", "").split(barrier)
+    assert len(pieces) == 3
     scope = dict(vars(prims))
-    exec("".join(part + barrier * (k not in (gone, 2)) for k, part in enumerate(parts)), scope)
-    name = reduction.py_func.__name__
+    exec("".join(piece + barrier * (k not in (gone, 2)) for k, piece in enumerate(pieces)), scope)
+    name = part.py_func.__name__
+    return {name: scope[name]}
+
+
+def twice(x, out, which):
+    """Each reduction, two times in a row."""
+    shared, pairs, places, ints = scratch(), scratch_pairs(), scratch_places(), shared_ints()
+    v = load1(x, thread())
+    for _ in range(2):
+        if which == 0:
+            v = block_sum(v, shared)
+        elif which == 1:
+            v = block_max(v, shared)
+        elif which == 2:
+            v, _b = block_sums(v, v, pairs)
+        elif which == 3:
+            before, all_of_them = block_rank(v > ZERO, ints)
+            v = np.float32(before + all_of_them)
+        else:
+            v, _at = block_first(v, thread(), shared, places)
+    store1(out, thread(), v)
+
+
+@pytest.mark.parametrize("part", REDUCTIONS, ids=lambda part: part.py_func.__name__)
+@pytest.mark.parametrize("gone", [0, 1])
+def test_each_barrier_of_a_block_reduction_is_needed(x, out, part, gone):
+    which = REDUCTIONS.index(part)
+    run(twice, "f32* f32* i64", x, out, which)
+    assert not np.isnan(out).any()
+    found = r"a race on shared|is read before it is written"
+    caught(found, twice, "f32* f32* i64", x, out, which, replace=without_barrier(part, gone))
+
+
+@pytest.mark.parametrize("part", [block_sum, block_max], ids=lambda part: part.py_func.__name__)
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_real_kernel_without_one_barrier(rng, part, gone):
     n, classes = 3, 24
     loss, lse, scale = (np.ones(n, np.float32) for _ in range(3))
     x = rng.standard_normal((n, classes)).astype(np.float32)
@@ -204,7 +246,7 @@ def test_each_barrier_of_a_block_reduction_is_needed(rng, reduction, gone):
     args = [x, classes, label, None, scale, None, classes, 0, n, 1.0, loss, lse, x, classes]
     simt.launch(_labels.label_rows, 1, 64, args)
     with pytest.raises(SimtError, match=r"a race on shared|is read before it is written"):
-        simt.launch(_labels.label_rows, 1, 64, args, replace={name: scope[name]})
+        simt.launch(_labels.label_rows, 1, 64, args, replace=without_barrier(part, gone))
 
 
 def test_no_barrier(x, out):
