@@ -11,6 +11,10 @@ import torch
 
 from fastnlp._device import DeviceArray, Library, Pinned
 
+_ADDS_WIDE = torch.__version__ >= (2, 10)
+"""Whether `torch.addmm` adds a product of 16-bit matrices to float32; older ones refuse, and `torch.mm` does not."""
+_ELEMENTS_AT_A_TIME = 1 << 24  # of the product that is then added
+
 
 @functools.cache
 def _dtypes() -> dict[torch.dtype, Any]:
@@ -102,7 +106,11 @@ class TorchLibrary(Library):
                 f"float16 and bfloat16 on a GPU need torch 2.8 or newer, whose matrix products have float32 sums; "
                 f"this is {torch.__version__}: pip install --upgrade torch, or convert to float32"
             )
-        if accumulate:
+        if accumulate and wide and not _ADDS_WIDE:
+            rows = max(1, _ELEMENTS_AT_A_TIME // max(1, out.shape[1]))
+            for part, to in zip(a.owner.split(rows), out.owner.split(rows), strict=True):
+                to += torch.mm(part, b.owner, **wide)
+        elif accumulate:
             torch.addmm(out.owner, a.owner, b.owner, **wide, out=out.owner)
         else:
             torch.mm(a.owner, b.owner, **wide, out=out.owner)

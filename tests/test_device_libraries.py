@@ -178,6 +178,36 @@ def test_products_of_tensors(tensors, transposed, rng):
     assert not nothing.owner.any()
 
 
+@pytest.mark.parametrize("adds", [False, True])
+def test_products_of_16_bit_matrices_are_added_to_float32(tensors, monkeypatch, adds):
+    """As torch's CUDA functions do it: before 2.10 `addmm` took no float32 array beside 16-bit matrices."""
+    import torch
+
+    from fastnlp import _device_torch
+
+    def mm(a, b, out_dtype):
+        return (a.double() @ b.double()).to(out_dtype)
+
+    def addmm(c, a, b, out_dtype, out):
+        assert adds
+        assert c.dtype == out.dtype == out_dtype
+        return out.copy_(c + mm(a, b, out_dtype))
+
+    monkeypatch.setattr(_device_torch, "_ADDS_WIDE", adds)
+    monkeypatch.setattr(_device_torch, "_ELEMENTS_AT_A_TIME", 11)  # two rows
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr(torch, "addmm", addmm)
+    dz, x = torch.randn(6, 8).bfloat16()[:, :7], torch.randn(6, 5).bfloat16()
+    total = torch.randn(7, 5)
+    expected = total.double() + dz.double().T @ x.double()
+    tensors.matmul(tensors.wrap(dz).T, tensors.wrap(x), tensors.wrap(total), accumulate=True)
+    np.testing.assert_allclose(total, expected, rtol=1e-5, atol=1e-5)
+    nothing = tensors.zeros((0, 5), np.float32), tensors.zeros((7, 0), np.float32)
+    half = tensors.wrap(torch.zeros(0, 6).bfloat16()), tensors.wrap(torch.zeros(6, 0).bfloat16())
+    tensors.matmul(half[0], tensors.wrap(x), nothing[0], accumulate=True)
+    tensors.matmul(tensors.wrap(dz).T, half[1], nothing[1], accumulate=True)
+
+
 # --- CuPy
 
 
