@@ -14,14 +14,8 @@ SHOWN = ("sm_80", "sm_90a")
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cuda.md"
 BEGIN, END = "<!-- gate: begin -->\n", "<!-- gate: end -->\n"
-
-
-def lines(results: Sequence[Result]) -> Iterator[str]:
-    """Yield the lines of a table in Markdown: its head and its rows."""
-    heads = ("registers", "shared memory, bytes", "code, bytes", "instructions", "16-byte loads", "16-byte stores")
-    yield f"| kernel | dtype | {' | '.join(heads)} |\n"
-    yield f"| --- | --- |{' ---: |' * len(heads)}\n"
-    yield from rows(results)
+_FIGURES = ("registers", "shared memory, bytes", "code, bytes", "instructions", "16-byte loads", "16-byte stores")
+HEAD = f"| kernel | dtype | {' | '.join(_FIGURES)} |\n| --- | --- |{' ---: |' * len(_FIGURES)}\n"
 
 
 def rows(results: Sequence[Result]) -> Iterator[str]:
@@ -55,14 +49,38 @@ def written(page: Path = PAGE) -> str:
     return page.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
 
 
-def text(results: Sequence[Result]) -> str:
-    """Return what belongs between the marks."""
-    return f"\nCompiled with {versions()}.\n\n{''.join(lines(results))}\n"
+def text(table: Sequence[str]) -> str:
+    """Return what belongs between the marks, from the rows of a table."""
+    return f"\nCompiled with {versions()}.\n\n{HEAD}{''.join(table)}\n"
 
 
-def write(results: Sequence[Result], page: Path = PAGE) -> Path:
-    """Put the table between the marks of the page; return the page."""
+def write(results: Sequence[Result], page: Path = PAGE, *, keep: bool = False) -> Path:
+    """Put the table between the marks of the page; return the page.
+
+    Parameters
+    ----------
+    keep
+        Rows of other kernels stay, if they were made by the same toolchain.
+
+    Raises
+    ------
+    ValueError
+        They were not.
+    """
     before, mark, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    page.write_text(f"{before}{mark}{text(results)}{end}{after}", encoding="utf-8")
+    old, end, after = rest.partition(END)
+    table = {_key(row): row for row in old.splitlines(keepends=True) if row.startswith("|")} if keep else {}
+    if keep and versions() not in old:
+        raise ValueError(f"the table was not made with {versions()}: write all of it")
+    for line in HEAD.splitlines(keepends=True):
+        table.pop(_key(line), None)
+    table |= {_key(row): row for row in rows(results)}
+    in_order = sorted(table.values(), key=lambda row: _key(row)[0])
+    page.write_text(f"{before}{mark}{text(in_order)}{end}{after}", encoding="utf-8")
     return page
+
+
+def _key(row: str) -> tuple[str, str]:
+    """Return the kernel and the dtype of a row."""
+    _, kernel, dtype, *_ = row.split("|")
+    return kernel.strip(), dtype.strip()

@@ -90,19 +90,21 @@ def test_instructions_of_several_kernels_are_told_apart():
 
 
 def test_the_table_is_put_between_its_marks(tmp_path):
-    kernel, _ = BAD["few_vectors"]
-    results = gate.disassembled(gate.compile_one(kernel, 0, gate_table.SHOWN))
+    few, good = (
+        gate.disassembled(gate.compile_one(BAD[name][0], 0, gate_table.SHOWN)) for name in ("few_vectors", "good")
+    )
+    (row,), (other,) = gate_table.rows(few), gate_table.rows(good)
+    assert re.fullmatch(r"\| bad_kernels.few_vectors \| - \|( \d+( / \d+)? \|){4} 1 \| 0 \|\n", row)
     page = tmp_path / "page.md"
     page.write_text(f"before\n{gate_table.BEGIN}old\n{gate_table.END}after\n", encoding="utf-8")
-    assert gate_table.written(gate_table.write(results, page)) == gate_table.text(results)
-    (row,) = gate_table.rows(results)
-    assert re.fullmatch(r"\| bad_kernels.few_vectors \| - \|( \d+( / \d+)? \|){4} 1 \| 0 \|\n", row)
+    with pytest.raises(ValueError, match="write all of it"):
+        gate_table.write(good, page, keep=True)
+    for results, keep, table in ((good, False, [other]), (few, True, [row, other]), (few, False, [row])):
+        assert gate_table.written(gate_table.write(results, page, keep=keep)) == gate_table.text(table)
     text = page.read_text(encoding="utf-8")
-    assert row in text
-    assert gate_table.versions() in text
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "old" not in text
+    assert text.startswith(f"before\n{gate_table.BEGIN}\nCompiled with {gate_table.versions()}.\n\n")
+    assert f"\n\n{gate_table.HEAD}{row}\n" in text
+    assert text.endswith(f"\n{gate_table.END}after\n")
 
 
 def test_the_command_names_what_fails(monkeypatch, capsys):
