@@ -60,7 +60,7 @@ def count_rows(
             u = token_weight[row] if given(token_weight) else _ONE
             if (ignoring == 1 and t == ignore) or u == _ZERO:
                 label[row] = -1
-            elif t < 0 or t >= classes:
+            elif given(target) and (t < 0 or t >= classes):
                 label[row] = OUTSIDE
                 counts = True
                 if wrong < _ZERO64:

@@ -8,8 +8,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastnlp.kernels.cuda._eights import plus8
 from fastnlp.kernels.cuda._rows import LOG2E
-from fastnlp.kernels.cuda.prims import block, blocks, exp2, given, kernel, load1, store1, tanh, thread, threads
+from fastnlp.kernels.cuda._schedule import grid, whole
+from fastnlp.kernels.cuda.prims import (
+    block,
+    blocks,
+    exp2,
+    given,
+    kernel,
+    load1,
+    load8,
+    part,
+    store1,
+    store8,
+    tanh,
+    thread,
+    threads,
+)
 from fastnlp.kernels.scalar import relu, relu_gradient, sigmoid_gradient, tanh_gradient
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -22,16 +38,15 @@ def forward(x, weight, bias, activation, out, matmul):  # (N, D), (V, D), (V,) o
     """out = f(x weight' + bias); `matmul` names a CPU's BLAS, the GPU's is used."""
     x.library.matmul(x, weight.T, out)
     if bias is not None or activation is not None:
-        n, v = out.shape
-        code = _ACTIVATIONS.index(activation)
-        x.library.launch(finish_rows, *_elements(out), out, out.pitch, bias, code, n, v)
+        _finish(out, bias, activation)
 
 
 def activation_backward(y, dy, activation, dz):  # (N, V) each
     """dz = dy f'(z), from y = f(z)."""
     n, v = y.shape
+    arrays = (y, y.pitch, dy, dy.pitch, dz, dz.pitch)
     code = _ACTIVATIONS.index(activation)
-    y.library.launch(activation_gradient, *_elements(y), y, y.pitch, dy, dy.pitch, dz, dz.pitch, code, n, v)
+    y.library.launch(activation_gradient, *grid(y.library, n, v, _THREADS), *arrays, code, v, whole(y, dy, dz), n)
 
 
 def backward(dz, x, weight, dx, dweight, dbias, matmul):  # (N, V), (N, D), (V, D); outputs may be None
@@ -44,10 +59,9 @@ def backward(dz, x, weight, dx, dweight, dbias, matmul):  # (N, V), (N, D), (V, 
         add_columns(dz, dbias, accumulate=False)
 
 
-def add_bias(logits, bias):  # (N, V), (V,)
-    """logits += bias."""
-    n, v = logits.shape
-    logits.library.launch(finish_rows, *_elements(logits), logits, logits.pitch, bias, 0, n, v)
+def logits(x, weight, bias, out):  # (N, D), (V, D), (V,) or None, (N, V)
+    """out = x weight' + bias."""
+    forward(x, weight, bias, None, out, None)
 
 
 def add_columns(x, total, *, accumulate):  # (N, V), (V,) float32
@@ -60,47 +74,100 @@ def add_columns(x, total, *, accumulate):  # (N, V), (V,) float32
     library.launch(sum_partial, columns, _THREADS, partial, slices, v, int(accumulate), total)
 
 
-def _elements(x):
-    """Return a grid in which each thread takes every so many elements."""
-    return max(1, min(-(-x.size // (4 * _THREADS)), 16 * x.library.processors)), _THREADS
+def _finish(z, bias, activation):
+    n, v = z.shape
+    wide = whole(z) if bias is None else whole(z, bias.reshape(1, v))
+    code = _ACTIVATIONS.index(activation)
+    z.library.launch(finish_rows, *grid(z.library, n, v, _THREADS), z, z.pitch, bias, code, v, wide, n)
 
 
-@kernel("x* i64 x* i64 i64 i64", threads=_THREADS)
-def finish_rows(z, pitch, bias, activation, n, classes):
-    """z = f(z + bias), f as `_ACTIVATIONS` counts them."""
-    i = np.int64(block()) * threads() + thread()
-    while i < n * classes:
-        row = i // classes
-        v = i - row * classes
-        y = load1(z, row * pitch + v)
-        if given(bias):
-            y += load1(bias, v)
-        if activation == 1:
-            y = relu(y)
-        elif activation == 2:
-            y = tanh(y)
-        elif activation == 3:
-            y = _ONE / (_ONE + exp2(-y * LOG2E))
-        store1(z, row * pitch + v, y)
-        i += np.int64(blocks()) * threads()
+@part
+def _activated(x, code):
+    """Return f(x), f as `_ACTIVATIONS` counts them."""
+    if code == 1:
+        return relu(x)
+    if code == 2:
+        return tanh(x)
+    if code == 3:
+        return _ONE / (_ONE + exp2(-x * LOG2E))
+    return x
 
 
-@kernel("x* i64 x* i64 x* i64 i64 i64 i64", threads=_THREADS)
-def activation_gradient(y, y_pitch, dy, dy_pitch, dz, dz_pitch, activation, n, classes):
-    """dz = dy f'(z), from y = f(z); it may be dy."""
-    i = np.int64(block()) * threads() + thread()
-    while i < n * classes:
-        row = i // classes
-        v = i - row * classes
-        a, b = load1(y, row * y_pitch + v), load1(dy, row * dy_pitch + v)
-        if activation == 1:
-            b = relu_gradient(a, b)
-        elif activation == 2:
-            b = tanh_gradient(a, b)
-        elif activation == 3:
-            b = sigmoid_gradient(a, b)
-        store1(dz, row * dz_pitch + v, b)
-        i += np.int64(blocks()) * threads()
+@part
+def _gradient(y, dy, code):
+    """Return dy f'(x), from y = f(x)."""
+    if code == 1:
+        return relu_gradient(y, dy)
+    if code == 2:
+        return tanh_gradient(y, dy)
+    return sigmoid_gradient(y, dy)
+
+
+@kernel("x* i64 x* i64 i64 i64 i64", threads=_THREADS, loads=2, stores=1)
+def finish_rows(z, pitch, bias, activation, classes, whole, n):
+    """z = f(z + bias), a row a block at a time."""
+    row = block()
+    while row < n:
+        base = row * pitch
+        i = np.int32(thread() * 8)
+        while i < whole:
+            a = load8(z, base + i)
+            if given(bias):
+                a = plus8(a, load8(bias, i))
+            store8(
+                z,
+                base + i,
+                (
+                    _activated(a[0], activation),
+                    _activated(a[1], activation),
+                    _activated(a[2], activation),
+                    _activated(a[3], activation),
+                    _activated(a[4], activation),
+                    _activated(a[5], activation),
+                    _activated(a[6], activation),
+                    _activated(a[7], activation),
+                ),
+            )
+            i = np.int32(i + threads() * 8)
+        i = np.int32(whole + thread())
+        while i < classes:
+            one = load1(z, base + i)
+            if given(bias):
+                one += load1(bias, i)
+            store1(z, base + i, _activated(one, activation))
+            i = np.int32(i + threads())
+        row += blocks()
+
+
+@kernel("x* i64 x* i64 x* i64 i64 i64 i64 i64", threads=_THREADS, loads=2, stores=1)
+def activation_gradient(y, y_pitch, dy, dy_pitch, dz, dz_pitch, activation, classes, whole, n):
+    """dz = dy f'(z), from y = f(z), a row a block at a time; it may be dy."""
+    row = block()
+    while row < n:
+        of, up, to = row * y_pitch, row * dy_pitch, row * dz_pitch
+        i = np.int32(thread() * 8)
+        while i < whole:
+            a, b = load8(y, of + i), load8(dy, up + i)
+            store8(
+                dz,
+                to + i,
+                (
+                    _gradient(a[0], b[0], activation),
+                    _gradient(a[1], b[1], activation),
+                    _gradient(a[2], b[2], activation),
+                    _gradient(a[3], b[3], activation),
+                    _gradient(a[4], b[4], activation),
+                    _gradient(a[5], b[5], activation),
+                    _gradient(a[6], b[6], activation),
+                    _gradient(a[7], b[7], activation),
+                ),
+            )
+            i = np.int32(i + threads() * 8)
+        i = np.int32(whole + thread())
+        while i < classes:
+            store1(dz, to + i, _gradient(load1(y, of + i), load1(dy, up + i), activation))
+            i = np.int32(i + threads())
+        row += blocks()
 
 
 @kernel("x* i64 i64 i64 i64 i64 f32*", threads=_THREADS)

@@ -43,9 +43,7 @@ def _run(x, weight, bias, criterion, kept, scale, lse_scale, loss, lse, stats, d
         z = logits[: end - begin]
         xs, chosen, factors = _gathered(x, criterion, (scale, lse_scale), part, at)
         results = _results(library, loss, lse, stats, part, at)
-        library.matmul(xs, weight.T, z)
-        if bias is not None:
-            linear.add_bias(z, bias)
+        linear.logits(xs, weight, bias, z)
         criterion_rows(z, chosen, *results, *factors, z if scale is not None else None)
         of_dx = None if dx is None else dx[part] if at is None else library.empty(xs.shape, np.float32)
         _chunks.products(z, xs, weight, of_dx, dweight, dbias, begin == 0)

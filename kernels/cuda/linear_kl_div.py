@@ -50,10 +50,10 @@ def _run(x, weight, bias, teacher, objective, kept, scale, loss, dx, dweight, db
     for begin, end in _chunks.spans(n, rows):
         at = slice(begin, end) if kept is None else kept[begin:end]
         xs, z = _of_rows(x, at), of_student[: end - begin]
-        _logits(xs, weight, bias, z)
+        linear.logits(xs, weight, bias, z)
         if linear_teacher is not None:
             y = of_teacher[: end - begin]
-            _logits(_of_rows(linear_teacher.x, at), linear_teacher.weight, linear_teacher.bias, y)
+            linear.logits(_of_rows(linear_teacher.x, at), linear_teacher.weight, linear_teacher.bias, y)
         else:
             y = _of_rows(teacher.logits if teacher.probabilities is None else teacher.probabilities, at)
         of_loss, of_dx = _results(library, at, loss, dx)
@@ -77,9 +77,3 @@ def _results(library, at, *whole):
     if isinstance(at, slice):
         return [None if out is None else out[at] for out in whole]
     return [None if out is None else library.empty((len(at), *out.shape[1:]), np.float32) for out in whole]
-
-
-def _logits(x, weight, bias, out):
-    x.library.matmul(x, weight.T, out)
-    if bias is not None:
-        linear.add_bias(out, bias)
