@@ -297,6 +297,11 @@ def kernel_ready(x: Array) -> Array:
     return x
 
 
+def factor_ready(x: Array) -> Array:
+    """Return a matrix as products take it: on a GPU in C order or the other, rows or columns that may be apart."""
+    return x if type(x) is not DeviceArray or x.by_rows or x.by_columns else x.library.ready(x)
+
+
 def same_memory(a: Array, b: Array) -> bool:
     """Tell whether two C-contiguous arrays are the same elements."""
     if type(a) is DeviceArray:

@@ -100,7 +100,13 @@ class DeviceArray:
     def by_rows(self) -> bool:
         """Whether it is rows ``(N, V)`` without gaps inside, which do not overlap."""
         n, v = self.shape
-        return v <= 1 or (self.strides[1] == 1 and (n <= 1 or self.strides[0] >= v))
+        return not v or ((v == 1 or self.strides[1] == 1) and (n <= 1 or self.strides[0] >= v))
+
+    @property
+    def by_columns(self) -> bool:
+        """Whether it is columns of a matrix without gaps inside, which do not overlap."""
+        n, v = self.shape
+        return not n or ((n == 1 or self.strides[0] == 1) and (v <= 1 or self.strides[1] >= n))
 
     @property
     def extent(self) -> int:

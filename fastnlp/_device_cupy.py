@@ -41,10 +41,9 @@ def gemm_arguments(
 
     def operand(x: DeviceArray) -> tuple[int, int]:  # whether it is transposed, and its leading dimension
         rows, columns = x.shape
-        by_row = columns == 1 or x.strides[1] == 1
-        if by_row and (rows == 1 or x.strides[0] >= max(1, columns)):
+        if x.by_rows:
             return 0, max(1, columns) if rows == 1 else x.strides[0]
-        if rows == 1 or x.strides[0] == 1:
+        if x.by_columns:
             return 1, max(1, rows) if columns == 1 else x.strides[1]
         raise ValueError(f"a matrix of shape {x.shape} and strides {x.strides} is in neither order")
 

@@ -133,7 +133,7 @@ class SimulatedLibrary(Library):
         assert a.dtype == b.dtype
         assert out.dtype in (a.dtype, np.float32)
         assert out.size == 0 or out.contiguous or out.strides[1] == 1, out.strides
-        assert all(1 in x.strides or not x.size for x in (a, b)), (a.strides, b.strides)
+        assert all(_in_an_order(x) for x in (a, b)), (a.shape, a.strides, b.shape, b.strides)
         product = np.matmul(a.owner.astype(np.float32), b.owner.astype(np.float32))
         with np.errstate(over="ignore"):
             out.owner[...] = (product + out.owner if accumulate else product).astype(out.dtype)
@@ -171,6 +171,7 @@ class SimulatedLibrary(Library):
         views = [self._view(x) for x in args]
         assert 0 < threads <= kernel.threads, f"{kernel.name} is launched with {threads} threads a block"
         assert 0 < blocks < 1 << 31, f"{kernel.name} is launched with {blocks} blocks"
+        assert type(blocks) is type(threads) is int  # the driver's interface takes no other
         threads = min(threads, self.most_threads)
         if _steps_by_blocks(kernel):
             blocks = min(blocks, self.most_blocks)
@@ -206,6 +207,14 @@ class SimulatedLibrary(Library):
 @functools.cache
 def _steps_by_blocks(kernel):
     return re.search(r"\+= .*\bblocks\(\)", inspect.getsource(kernel.function)) is not None
+
+
+def _in_an_order(x):
+    """Tell whether cuBLAS takes a matrix: an axis without gaps, and what it has along the other one apart."""
+    (n, v), (rows, columns) = x.shape, x.strides
+    by_rows = (v == 1 or columns == 1) and (n == 1 or rows >= v)
+    by_columns = (n == 1 or rows == 1) and (v == 1 or columns >= n)
+    return not x.size or by_rows or by_columns
 
 
 def _word(x):

@@ -88,3 +88,29 @@ def test_only_what_is_wanted_is_multiplied(gpu, rng, monkeypatch):
     y, pullback = fastnlp.vjp(fastnlp.linear, wrt=["weight"])(x, weight, bias)
     pullback(gpu.on_device(y, "float32"))
     assert products == [(5, 8), (19, 5)]
+
+
+WEIGHTS = {
+    "of the other order": lambda w: np.asfortranarray(w),
+    "every second feature": lambda w: np.repeat(w, 2, axis=1)[:, ::2],
+    "backwards": lambda w: w[::-1],
+    "one class": lambda w: np.broadcast_to(w[:1], w.shape),
+    "one feature": lambda w: np.broadcast_to(w[:, :1], w.shape),
+    "overlapping": lambda w: np.lib.stride_tricks.sliding_window_view(w.reshape(-1)[: sum(w.shape) - 1], w.shape[1]),
+}
+
+
+@pytest.mark.parametrize("v", [1, 12])
+@pytest.mark.parametrize("d", [1, 8])
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_weights_of_any_strides(gpu, rng, weight, v, d):
+    x, _, bias = arguments(gpu, rng, "float32", d=d, v=v)
+    w = gpu.wrap(WEIGHTS[weight](rng.standard_normal((v, d)).astype(np.float32)))
+    check(fastnlp.linear, [x, w, bias], gpu.on_device(rng.standard_normal((5, v)), "float32"), "float32")
+
+
+def test_one_feature_of_any_stride(gpu, rng):
+    w, dy = gpu.on_device(rng.standard_normal((3, 1)), "float32"), gpu.on_device(rng.standard_normal((5, 3)), "float32")
+    x = rng.standard_normal((5, 2)).astype(np.float32)
+    for one in (x[:, :1], x[::-1, :1], np.broadcast_to(x[:1, :1], (5, 1))):
+        check(fastnlp.linear, [gpu.wrap(one), w], dy, "float32")

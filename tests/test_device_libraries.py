@@ -250,8 +250,11 @@ def test_matrices_that_cublas_cannot_take():
     from fastnlp._device_cupy import gemm_arguments
 
     host, x = Host(), np.zeros((4, 6), np.float32)
-    with pytest.raises(ValueError, match=r"shape \(4, 3\) and strides \(6, 2\) is in neither order"):
-        gemm_arguments(host.wrap(x[:, ::2]), host.wrap(np.zeros((3, 2), np.float32)), host.wrap(x[:, :2]), 0, 0, 0)
+    row = x[:1, ::2]
+    overlapping = np.lib.stride_tricks.as_strided(x, (4, 3), (4, 8))
+    for a in (x[:, ::2], x[::-1, :3], np.broadcast_to(row, (4, 3)), np.broadcast_to(x[:, :1], (4, 3)), overlapping):
+        with pytest.raises(ValueError, match=r"shape \(4, 3\) and strides \(.*\) is in neither order"):
+            gemm_arguments(host.wrap(a), host.wrap(np.zeros((3, 2), np.float32)), host.wrap(x[:, :2]), 0, 0, 0)
 
 
 # --- launches

@@ -64,7 +64,7 @@ def linear_arguments(input: Any, weight: Any, bias: Any, names: tuple[str, str, 
         b = _arrays.kernel_ready(_arrays.floating(names[2], bias, ndim=1, like=x))
         if b.shape[0] != w.shape[0]:
             raise ValueError(f"{names[2]} must have shape ({w.shape[0]},), one entry a class, got {b.shape}")
-    return LinearArguments(_arrays.as_rows(x), w, b, x.shape, _arrays.result_dtype(input))
+    return LinearArguments(_arrays.as_rows(x), _arrays.factor_ready(w), b, x.shape, _arrays.result_dtype(input))
 
 
 class Gradients(NamedTuple):
