@@ -16,7 +16,7 @@ import numpy as np
 from fastnlp import _arrays
 from fastnlp._arrays import Array
 from fastnlp._checks import flag, integer
-from fastnlp.ops._criterion import token_weights
+from fastnlp.ops._loss_rows import token_weights
 
 
 class BatchRows(NamedTuple):

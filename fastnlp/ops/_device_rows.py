@@ -1,4 +1,4 @@
-"""The rows of a cross-entropy on a GPU: what `Rows` of ``_criterion.py`` is, without the host knowing a value.
+"""The rows of a cross-entropy on a GPU: what `Rows` of ``_loss_rows.py`` is, without the host knowing a value.
 
 Which rows count, what a mean is taken over and the reduced loss stay on the device, so nothing here waits for it. A
 target that is no class makes the loss NaN; the device leaves word of it, which the next call raises.

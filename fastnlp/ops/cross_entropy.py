@@ -21,7 +21,8 @@ from fastnlp import _arrays
 from fastnlp._arrays import Array
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
-from fastnlp.ops._criterion import LossStats, Rows, rows_of, scaled, stats_outputs
+from fastnlp.ops._criterion import LossStats, stats_outputs
+from fastnlp.ops._loss_rows import Rows, rows_of, scaled
 
 
 class _Plan(NamedTuple):

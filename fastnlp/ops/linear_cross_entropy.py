@@ -20,7 +20,8 @@ from fastnlp._checks import integer
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
 from fastnlp.ops._batch_rows import mean_of, summed
-from fastnlp.ops._criterion import LossStats, Rows, Stats, rows_of, scaled, stats_outputs
+from fastnlp.ops._criterion import LossStats, Stats, stats_outputs
+from fastnlp.ops._loss_rows import Rows, rows_of, scaled
 from fastnlp.ops.linear import Gradients, LinearArguments, linear_arguments
 
 WORKSPACE = 48 << 20
@@ -138,6 +139,7 @@ def _plan(
     args = linear_arguments(input, linear_weight, linear_bias, _NAMES)
     if workspace is not None:
         workspace = integer("workspace", workspace, least=1, most=None)
+    blas = chosen(blas, deterministic)
     rows = rows_of(
         args.shape[:-1],
         args.weight.shape[0],
@@ -155,7 +157,7 @@ def _plan(
         compact,
         num_valid,
     )
-    return _Plan(kernels, args, rows, workspace, chosen(blas, deterministic))
+    return _Plan(kernels, args, rows, workspace, blas)
 
 
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Any, Saved]:

@@ -23,7 +23,8 @@ from fastnlp._checks import flag, integer, positive
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
 from fastnlp.ops._batch_rows import BatchRows, batch_rows, mean_of, summed
-from fastnlp.ops._criterion import Criterion, scaled
+from fastnlp.ops._criterion import Criterion
+from fastnlp.ops._loss_rows import scaled
 from fastnlp.ops.linear import Gradients, LinearArguments, linear_arguments
 from fastnlp.ops.linear_cross_entropy import default_workspace, within_memory
 from fastnlp.ops.softmax import inverse_temperature
@@ -154,7 +155,7 @@ def _plan(
         workspace = integer("workspace", workspace, least=1, most=None)
     if labels is not None and ignore_index is not None:
         ignore_index = integer("ignore_index", ignore_index, least=-(2**63), most=2**63 - 1)
-    reduction = checked_reduction(reduction)
+    beta, reduction, blas = checked_beta(beta), checked_reduction(reduction), chosen(blas, deterministic)
     rows = batch_rows(
         args.shape[:-1],
         args.weight.shape[0],
@@ -168,8 +169,8 @@ def _plan(
     )
     soft = (1 - alpha) * factor if alpha < 1 else 0.0
     needed = alpha or _arrays.on_device(args.x)
-    objective = Objective(checked_beta(beta), scale, soft, alpha, rows.labels if needed else None)
-    return _Plan(kernels, args, teacher, objective, rows, workspace, chosen(blas, deterministic))
+    objective = Objective(beta, scale, soft, alpha, rows.labels if needed else None)
+    return _Plan(kernels, args, teacher, objective, rows, workspace, blas)
 
 
 def _teacher(args: LinearArguments, hidden: Any, weight: Any, bias: Any, logits: Any, probabilities: Any) -> Teacher:

@@ -21,7 +21,7 @@ from fastnlp._checks import flag, positive
 from fastnlp._dispatch import kernels_for
 from fastnlp._op import NOTHING, Output, Saved, differentiable
 from fastnlp.ops._batch_rows import BatchRows, batch_rows
-from fastnlp.ops._criterion import scaled
+from fastnlp.ops._loss_rows import scaled
 from fastnlp.ops.softmax import inverse_temperature
 
 REDUCTIONS = ("batchmean", "sum", "none")
