@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench.gate import Result
+if TYPE_CHECKING:
+    from bench.gate import Result
 
 SHOWN = ("sm_80", "sm_90a")
 """The architectures of the table."""

@@ -663,12 +663,6 @@ def warp_max(v):
     return max(v, cuda.shfl_xor_sync(_ALL, v, 1))
 
 
-@part
-def from_lane(v, mask):
-    """Return the `v` of the thread of this warp whose lane differs from this one's in the bits of `mask`."""
-    return cuda.shfl_xor_sync(_ALL, v, mask)
-
-
 @block_memory
 def shared_floats():
     """Return 4096 float32 that the block shares."""
