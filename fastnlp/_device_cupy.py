@@ -118,7 +118,7 @@ class CupyLibrary(Library):
             raise ImportError(f"CuPy does not find cuBLAS, a library of the CUDA toolkit: {INSTALL}") from error
         if not a.size or not b.size:
             if not accumulate:
-                out.owner.fill(0)
+                self.clear(out)
             return
         with cupy.cuda.Device(self.device):
             sizes, operands, result = gemm_arguments(a, b, out, a.address, b.address, out.address)

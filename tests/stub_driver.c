@@ -12,7 +12,7 @@ typedef void *Handle;
 enum { INVALID_CONTEXT = 201, NOT_FOUND = 500, NOT_SUPPORTED = 801 };
 
 static char contexts[2]; /* their addresses stand for the primary contexts */
-static char libraries[64], kernels[64];
+static char libraries[512], kernels[512];
 static int loaded;
 static __thread Handle stack[16];
 static __thread int depth;
@@ -67,7 +67,7 @@ Result cuMemGetInfo(size_t *left, size_t *total) { *left = *total = (size_t)1 <<
 Result cuGetErrorName(int error, const char **name) { *name = "CUDA_ERROR_STUB"; return 0; }
 Result cuGetErrorString(int error, const char **text) { *text = "an error of the stub"; return 0; }
 Result cuLibraryLoadData(Handle *library, const void *code, void *a, void *b, unsigned n, void *c, void *d, unsigned m) {
-    *library = &libraries[++loaded];
+    *library = &libraries[__atomic_add_fetch(&loaded, 1, __ATOMIC_SEQ_CST)];
     return 0;
 }
 Result cuLibraryUnload(Handle library) { return 0; }

@@ -63,11 +63,38 @@ def on_the_second_device():
     launch(_chunks.put_integers, WORDS, [1, 2, 3, 0], device=1)
 
 
+def threads_at_once(times):
+    """Let eight threads launch a kernel that is on the disk, each on a stream of its own."""
+    faults, interval = [], sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    for _ in range(times):
+        prims._compiled.clear()
+        prims._configured.cache_clear()
+        together = threading.Barrier(8)
+
+        def once(stream, together=together):
+            together.wait()
+            try:
+                prims.launch(_chunks.put_integers, WORDS, 1, 32, 0, stream, [8, 16, 1, 0])
+            except BaseException as error:
+                faults.append(f"{type(error).__name__}: {error}")
+
+        setting("stub_arguments").value = 4
+        threads = [threading.Thread(target=once, args=(stream,)) for stream in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    sys.setswitchinterval(interval)
+    print(json.dumps({"faults": faults}))
+
+
 launch(_chunks.put_integers, WORDS, [1 << 47, 8, -7, 0])
 launch(_chunks.put_integers, WORDS, [8, 16, True, 0], blocks=5, stream=0x7F0012345678)
 in_thread(launch, _chunks.put_integers, WORDS, [8, 16, 1 << 40, 0])  # a thread without a context
 in_thread(on_the_second_device)
 launch(_reduce.scale_rows, SCALES, [8, 0, 0, 16, 1, 0.1, 3.0, 4, 24, 0])
+threads_at_once(20)
 setting("stub_capturing").value = 1
 launch(_chunks.put_rows, ("f32*", "i64*", "i64", "i64", "i64", "f32*"), [0] * 6)
 launch(_chunks.put_integers, WORDS, [8, 16, 1, 0], stream=7)

@@ -18,6 +18,7 @@ import ctypes
 import functools
 import hashlib
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import product
@@ -167,15 +168,16 @@ def _configured(
 ) -> Callable[..., None]:
     """Return what launches a compiled kernel on a grid and a stream, as the compiler does, in a tenth of its time."""
     signature = kernel.signature_for(words)
-    made = _compiled.get((kernel, signature, device))
-    if made is None:
-        if _capturing(stream):
-            raise RuntimeError(
-                f"{kernel.name} is not compiled yet, which cannot be done while a CUDA graph is captured: "
-                "call the function once with such arguments before the capture"
-            )
-        made = _compiled[kernel, signature, device] = _compile(kernel, signature)
-    function = next(iter(made.overloads.values()))._codelibrary.get_cufunc().kernel
+    with _loading:
+        made = _compiled.get((kernel, signature, device))
+        if made is None:
+            if _capturing(stream):
+                raise RuntimeError(
+                    f"{kernel.name} is not compiled yet, which cannot be done while a CUDA graph is captured: "
+                    "call the function once with such arguments before the capture"
+                )
+            made = _compiled[kernel, signature, device] = _compile(kernel, signature)
+        function = next(iter(made.overloads.values()))._codelibrary.get_cufunc().kernel
     at, shape = Stream.from_handle(stream), LaunchConfig(grid=blocks, block=threads)
     converted = tuple(_CTYPES.get(word) for word in signature)
 
@@ -188,14 +190,25 @@ def _configured(
     return start
 
 
+def warm_up() -> Iterator[str]:
+    """Compile every form of every kernel that is imported for the current device, yielding a label before each."""
+    device = cuda.current_context().device.id
+    for one, signature in kernels():
+        yield f"{one.name}({' '.join(signature)})"
+        if (one, signature, device) not in _compiled:
+            _compiled[one, signature, device] = _compile(one, signature)
+
+
 _CTYPES = {"i64": ctypes.c_int64, "f32": ctypes.c_float}
 _compiled: dict[tuple[Kernel, tuple[str, ...], int], Any] = {}
+_loading = threading.Lock()
+"""The compiler takes it for a fault if two threads load one kernel."""
 
 
 def _compile(kernel: Kernel, signature: tuple[str, ...]) -> Any:
     """Compile a kernel for one of its signatures and the current device, or load it from the disk."""
     dispatcher = cuda.jit(launch_bounds=(kernel.threads, 1))(kernel.function)
-    folder = _cache_folder()
+    folder = cache_folder()
     if folder is not None:
         dispatcher._cache = _cache(kernel, folder)
     dispatcher.compile(kernel.types(signature).args)
@@ -205,7 +218,7 @@ def _compile(kernel: Kernel, signature: tuple[str, ...]) -> Any:
 
 
 @functools.cache
-def _cache_folder() -> Path | None:
+def cache_folder() -> Path | None:
     """Return where compiled kernels are kept: a folder of these sources and this compiler, beside the CPU's kernels."""
     folder = _jit.cache_folder()
     if folder is None:
