@@ -10,6 +10,7 @@ import fastnlp
 pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
 pytest.importorskip("greenlet", reason="greenlet is not installed")
 
+from fastnlp.kernels.cuda._schedule import whole
 from tests.simulated import SimulatedLibrary, host
 
 DTYPES = {"float32": 3e-6, "float16": 3e-3, "bfloat16": 2.5e-2}
@@ -114,3 +115,11 @@ def test_one_feature_of_any_stride(gpu, rng):
     x = rng.standard_normal((5, 2)).astype(np.float32)
     for one in (x[:, :1], x[::-1, :1], np.broadcast_to(x[:1, :1], (5, 1))):
         check(fastnlp.linear, [gpu.wrap(one), w], dy, "float32")
+
+
+def test_rows_that_are_read_eight_at_a_time(gpu):
+    z, bias = gpu.on_device(np.zeros((3, 19)), "float16", pitch=24), gpu.on_device(np.zeros(19), "float16")
+    assert whole(z) == whole(z, bias.reshape(1, 19)) == whole(z, None) == 16, "the length of one row does not matter"
+    assert whole(bias.reshape(1, 19)) == 16
+    assert whole(gpu.on_device(np.zeros((3, 19)), "float16")) == 0
+    assert whole(z, gpu.on_device(np.zeros(19), "float16", offset=1).reshape(1, 19)) == 0

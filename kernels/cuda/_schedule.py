@@ -20,9 +20,12 @@ def grid(library, n, classes, most):
 
 
 def whole(*arrays):
-    """Return how many classes of a row can be read eight at a time: 0 if one of `arrays` (N, V) is not aligned."""
+    """Return how many classes of a row can be read eight at a time: 0 if one of `arrays` (N, V) is not aligned.
+
+    The only row of an array, such as a bias, is if it begins so, whatever its length.
+    """
     given = [x for x in arrays if x is not None]
-    aligned = all(x.address % 16 == 0 and x.pitch * x.itemsize % 16 == 0 for x in given)
+    aligned = all(x.address % 16 == 0 and (len(x) == 1 or x.pitch * x.itemsize % 16 == 0) for x in given)
     return given[0].shape[1] // 8 * 8 if aligned else 0
 
 
