@@ -320,6 +320,27 @@ def test_warmup_tells_what_could_not_be_kept(monkeypatch, tmp_path):
     assert "but only 1 could be kept" in run("warmup").stdout
 
 
+def test_warmup_of_a_gpu_compiles_every_form_of_every_kernel(monkeypatch, tmp_path):
+    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
+    from fastnlp import _detect
+    from fastnlp.kernels.cuda import prims
+
+    monkeypatch.setattr(_detect, "why_not_running", lambda: "no driver here")
+    assert "nothing to compile: no driver here" in fails("warmup", "--backend", "cuda")
+    monkeypatch.setattr(_detect, "why_not_running", lambda: None)
+    monkeypatch.setattr(prims, "cache_folder", lambda: tmp_path)
+    context = type("Context", (), {"device": type("Device", (), {"id": 7})})
+    monkeypatch.setattr(prims.cuda, "current_context", lambda: context)
+    monkeypatch.setattr(prims, "_compiled", {})
+    monkeypatch.setattr(prims, "_compile", lambda kernel, words: (tmp_path / f"{kernel.name}{words}.nbc").touch())
+    result = run("warmup", "--backend", "cuda")
+    assert result.exit_code == 0, result.stderr
+    forms = list(prims.kernels())
+    assert set(prims._compiled) == {(kernel, words, 7) for kernel, words in forms}
+    assert f"{len(forms)} kernels ready" in result.stdout
+    assert "kept in" in result.stdout
+
+
 def test_missing_libraries_are_one_line(monkeypatch, capsys):
     from fastnlp import cli
 

@@ -296,7 +296,7 @@ def prims(monkeypatch, tmp_path):
             for name in ("get_context", "current_context"):
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, lambda *args: Context())
-    caches = (prims._cache_folder, prims._configured)
+    caches = (prims.cache_folder, prims._configured)
     for cache in caches:
         cache.cache_clear()
     yield prims
