@@ -81,6 +81,17 @@ def test_cross_entropy(gpu, rng, name, dtype):
     assert gpu.waits == []
 
 
+@pytest.mark.parametrize("name", ["plain", "all"])
+@pytest.mark.parametrize(("offset", "pitch"), [(1, None), (0, 45), (0, 48), (8, 64)])
+def test_gradients_beside_rows_that_are_misaligned_or_apart(gpu, rng, name, offset, pitch):
+    x = gpu.on_device(rng.standard_normal((5, 43)), "float32", offset=offset, pitch=pitch, readonly=True)
+    (value, _, gradients), (expected, _, wanted) = both(
+        fastnlp.cross_entropy, (x, targets(gpu, rng, 5, 43)), OPTIONS[name], 1.7
+    )
+    close(value, expected, LOSS["float32"])
+    close(gradients.input, wanted.input, GRADIENT["float32"])
+
+
 @pytest.mark.parametrize("kind", ["labels", "distribution"])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_weights_and_statistics(gpu, rng, kind, reduction):

@@ -142,3 +142,15 @@ def test_bad_input(gpu):
         fastnlp.cross_entropy(x, np.zeros(2, np.int64))
     with pytest.raises(TypeError, match="not moved to the CPU silently"):
         np.asarray(x)
+
+
+@pytest.mark.parametrize("function", [*FUNCTIONS, fastnlp.cross_entropy])
+def test_one_logit_far_above_the_others_wherever_it_stands(gpu, rng, function):
+    places = np.array([0, 9, 500, 511, 512, 520, 1000, 1023, 1024, 1103])  # a block takes 512 at a time
+    values = rng.standard_normal((len(places), 1104))
+    values[np.arange(len(places)), places] = 1000
+    x, more = gpu.on_device(values, "float32"), ()
+    if function is fastnlp.cross_entropy:
+        more = (gpu.on_device(np.roll(places, 1)),)
+    expected = function(host(x).astype(np.float64), *map(host, more), backend="reference")
+    close(function(x, *more), expected, "float32")
