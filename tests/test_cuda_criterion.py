@@ -379,3 +379,9 @@ def test_the_first_of_equals_is_the_argmax(rng, pitch):
     for threads in (32, 64):
         found, _, _ = run(logits, np.zeros(len(logits), int), pitch=pitch, place="none", threads=threads)
         np.testing.assert_array_equal(found["argmax"], [min(equal) for equal in places] * 2)
+
+
+@pytest.mark.parametrize("classes", [32, 64, 96, 128, 160, 192, 224, 256, 257])
+def test_rows_that_end_with_the_last_thread(rng, classes):
+    target = rng.integers(0, classes, 2)
+    assert_right(run(rng.standard_normal((2, classes)), target, label_smoothing=0.2, offset=1))
