@@ -261,3 +261,26 @@ def test_bad_input(gpu, rng):
         fastnlp.linear_cross_entropy(x, w, target, compact=1)
     with pytest.raises(ValueError, match="ignore_index=3 names a class, but target is a distribution"):
         fastnlp.cross_entropy(x, x, ignore_index=3)
+
+
+@pytest.mark.parametrize("kind", ["labels", "distribution"])
+def test_accuracy_is_a_share_of_rows_whatever_their_weights(gpu, kind):
+    classes, best = 5000, np.array([4999, 7, 4097, 0])
+    logits = np.zeros((4, classes), np.float32)
+    logits[np.arange(4), [4999, 7, 4097, 3]] = 5
+    target = gpu.on_device(best)
+    if kind == "distribution":
+        target = gpu.on_device(np.eye(classes)[best], "float32")
+    weights = gpu.on_device(np.array([0.5, 3, 0, 0.25]), "float32")
+    _, stats = fastnlp.cross_entropy(gpu.on_device(logits), target, token_weight=weights, return_stats=True)
+    assert stats.count == 3
+    np.testing.assert_allclose(stats.accuracy, 2 / 3, rtol=1e-6)
+
+
+def test_rows_that_are_dropped_beside_a_target_that_is_no_class(gpu, rng):
+    x, w = (gpu.on_device(rng.standard_normal(shape), "float32") for shape in ((5, 8), (16, 8)))
+    bad = gpu.on_device(np.array([-100, 16, -100, 3, -7]))
+    losses = fastnlp.linear_cross_entropy(x, w, bad, ignore_index=-100, num_valid=3, reduction="none")
+    np.testing.assert_array_equal(np.isnan(losses), [False, True, False, False, True])
+    with pytest.raises(ValueError, match="target holds 16 at row 1"):
+        fastnlp.linear_cross_entropy(x, w, gpu.on_device(np.arange(5)))

@@ -440,3 +440,13 @@ def test_hardly_any_loss_keeps_its_digits(gap, backend):
     )
     assert_allclose(loss, np.log1p(4 * np.exp(-gap)), rtol=1e-12)
     assert_allclose(grads.linear_weight[0, 0], -4 * np.exp(-gap) / (1 + 4 * np.exp(-gap)), rtol=1e-12)
+
+
+def test_num_valid_counts_rows_whatever_their_class_weight(backend, rng):
+    x, w = rng.standard_normal((4, 3)), rng.standard_normal((2, 3))
+    target, weight = np.array([0, 1, -100, 1]), np.array([0.0, 2.0])
+    expected = fastnlp.linear_cross_entropy(x, w, target, weight=weight, backend=backend)
+    found = fastnlp.linear_cross_entropy(x, w, target, weight=weight, num_valid=3, backend=backend)
+    assert found == expected
+    with pytest.raises(ValueError, match="num_valid must be the number of rows that count, 3, got 2"):
+        fastnlp.linear_cross_entropy(x, w, target, weight=weight, num_valid=2, backend=backend)

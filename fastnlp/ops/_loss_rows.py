@@ -203,13 +203,14 @@ def rows_of(
         indices = _arrays.kernel_ready(indices)
         if token_weight is not None:
             indices, counted = _without(indices, token_weight == 0)
+        valid = counted
         if weight is not None and counted and not (label_smoothing or z_loss or return_stats):
             indices, counted = _without(indices, weight[indices] == 0)
     else:
         probabilities = _probabilities(target, given, (*shape, classes), like, ignore_index)
-        counted = len(probabilities) if token_weight is None else int(np.count_nonzero(token_weight))
-    if num_valid is not None and num_valid != counted:
-        raise ValueError(f"num_valid must be the number of rows that count, {counted}, got {num_valid}")
+        valid = counted = len(probabilities) if token_weight is None else int(np.count_nonzero(token_weight))
+    if num_valid is not None and num_valid != valid:
+        raise ValueError(f"num_valid must be the number of rows that count, {valid}, got {num_valid}")
 
     total: float = counted
     tokens: float = counted
