@@ -250,3 +250,11 @@ def test_tensors_are_assembled_where_they_are(gpu, tokens, monkeypatch):
     assert_array_equal(offsets, OFFSETS)
     assert gpu.launches[2:] == ["stretches.rows_of_stretches"] * 2
     assert gpu.waits == []
+
+
+def test_places_on_the_gpu_that_do_not_exist(gpu, rng):
+    packed = fastnlp.pack_arrays((rng.integers(0, 9, 6), np.array([0, 2, 6])))
+    values = gpu.on_device(rng.standard_normal((6, 3)))
+    for places in ([0, 2**40, 6], [-(2**40), 2, 6], [5, 5, 6]):
+        wrong = packed._replace(cu_seqlens_padded=gpu.on_device(np.array(places)))
+        assert fastnlp.unpack_arrays(values, wrong)[0].shape == (6, 3), "other vectors, but none from elsewhere"

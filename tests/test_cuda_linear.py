@@ -123,3 +123,9 @@ def test_rows_that_are_read_eight_at_a_time(gpu):
     assert whole(bias.reshape(1, 19)) == 16
     assert whole(gpu.on_device(np.zeros((3, 19)), "float16")) == 0
     assert whole(z, gpu.on_device(np.zeros(19), "float16", offset=1).reshape(1, 19)) == 0
+
+
+@pytest.mark.parametrize("pitch", [21, 24])
+def test_upstream_gradients_that_are_apart(gpu, rng, pitch):
+    dy = gpu.on_device(rng.standard_normal((5, 19)), "float32", pitch=pitch)
+    check(fastnlp.linear, arguments(gpu, rng, "float32"), dy, "float32", activation="tanh")

@@ -284,3 +284,12 @@ def test_rows_that_are_dropped_beside_a_target_that_is_no_class(gpu, rng):
     np.testing.assert_array_equal(np.isnan(losses), [False, True, False, False, True])
     with pytest.raises(ValueError, match="target holds 16 at row 1"):
         fastnlp.linear_cross_entropy(x, w, gpu.on_device(np.arange(5)))
+
+
+def test_means_over_different_weights(gpu, rng):
+    shapes = ((7, 8), (16, 8))
+    arrays = [*(gpu.on_device(rng.standard_normal(shape), "float32") for shape in shapes), targets(gpu, rng, 7, 16)]
+    options = {"z_loss": 0.5, "weight": gpu.on_device(rng.uniform(1, 9, 16), "float32")}
+    found, wanted = both(fastnlp.linear_cross_entropy, arrays, options, 1.3)
+    for actual, expected in zip(found[2][:2], wanted[2][:2], strict=True):
+        close(actual, expected, 1e-5)
