@@ -416,10 +416,11 @@ def test_cases_run_under_pytest_benchmark(tmp_path):
     (tmp_path / "bench_sum.py").write_text(CASES)
     options = ["-q", "--import-mode=importlib", "-o", "python_functions=bench_*", "-p", "no:cacheprovider"]
     options += ["--benchmark-enable", "--benchmark-quiet", "--benchmark-max-time=0.05", "--threads=1"]
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "--benchmark-json=results.json", "bench_sum.py"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**alone, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
