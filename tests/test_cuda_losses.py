@@ -137,6 +137,36 @@ def test_linear_cross_entropy(gpu, rng, name, dtype):
     assert gpu.waits == []
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("function", [fastnlp.linear_cross_entropy, fastnlp.linear_kl_div])
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_parameters_of_float32_beside_features_of_16_bits(gpu, rng, dtype, function, reduction):
+    """As in mixed precision: they are rounded for the products, and their gradients are float32."""
+    x = gpu.on_device(rng.standard_normal((5, 8)), dtype)
+    weight, bias = (gpu.on_device(rng.standard_normal(shape), "float32", readonly=True) for shape in ((24, 8), (24,)))
+    others = {"target": targets(gpu, rng, 5, 24)}
+    if function is fastnlp.linear_kl_div:
+        others = {"target_input": x, "target_weight": gpu.on_device(rng.standard_normal((24, 8)), "float32")}
+    results = []
+    for rounded in (False, True):
+        w, b = (gpu.on_device(host(array), dtype) if rounded else array for array in (weight, bias))
+        given = {
+            name: gpu.on_device(host(array), dtype) if rounded and "weight" in name else array
+            for name, array in others.items()
+        }
+        value, pullback = fastnlp.vjp(function)(x, w, **given, linear_bias=b, reduction=reduction)
+        upstream = 1.0 if reduction == "sum" else gpu.on_device(np.linspace(1, 2, 5), "float32")
+        results.append((value, pullback(upstream)))
+    (value, mixed), (expected, narrow) = results
+    assert value.tobytes() == expected.tobytes()
+    for actual, wanted, kind in zip(mixed, narrow, (x.dtype, np.float32, np.float32), strict=True):
+        assert actual.dtype == kind
+        close(actual, np.asarray(wanted, np.float64), GRADIENT[dtype])
+    assert np.any(mixed.linear_weight != narrow.linear_weight.astype(np.float32)), "not rounded to 16 bits on the way"
+    with pytest.raises(TypeError, match=r"linear_weight is b?float16, but float32 is wanted"):
+        function(gpu.on_device(host(x), "float32"), gpu.on_device(host(weight), dtype), **others)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("stats", [False, True])
 def test_rows_that_do_not_count_can_be_dropped(gpu, rng, reduction, stats):

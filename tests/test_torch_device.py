@@ -92,6 +92,20 @@ def operands(dtype, n=5, d=9, c=13):
     return x, w, b, target
 
 
+def test_hidden_states_of_autocast_beside_parameters_of_float32(gpu):
+    x, w, b, target = operands(torch.bfloat16)
+    w, b = w.detach().float().requires_grad_(), b.detach().float().requires_grad_()
+    loss = fastnlp.torch.linear_cross_entropy(x, w, target, linear_bias=b)
+    loss.backward()
+    truth_of = wide(x, w, b)
+    truth = F.cross_entropy(F.linear(*truth_of), target)
+    truth.backward()
+    assert_close(loss, truth, torch.float32, torch.bfloat16)
+    for actual, expected in zip((x, w, b), truth_of, strict=True):
+        assert_close(actual.grad, expected.grad, actual.dtype, torch.bfloat16)
+    assert gpu.waits == []
+
+
 def wide(*tensors):
     return [x.detach().double().requires_grad_() for x in tensors]
 

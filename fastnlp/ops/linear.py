@@ -28,7 +28,20 @@ class LinearArguments(NamedTuple):
     weight: Array  # (V, D), any strides
     bias: Array | None  # (V,)
     shape: tuple[int, ...]  # the input's
-    dtype: np.dtype[Any]  # of array results
+    dtypes: tuple[np.dtype[Any], ...]  # of the caller's arrays, and of their gradients
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of array results: the input's."""
+        return self.dtypes[0]
+
+    def ready(self) -> LinearArguments:
+        """Return them as kernels take them: on a GPU in one dtype, matrices as products take them."""
+        if not _arrays.on_device(self.x):
+            return self
+        weight = _arrays.factor_ready(self.weight.astype(self.x.dtype, copy=False))
+        bias = None if self.bias is None else self.bias.astype(self.x.dtype, copy=False)
+        return self._replace(weight=weight, bias=bias)
 
     @property
     def rows_shape(self) -> tuple[int, int]:
@@ -52,7 +65,7 @@ def linear_arguments(input: Any, weight: Any, bias: Any, names: tuple[str, str, 
         Shapes that do not fit.
     """
     x = _arrays.floating(names[0], input)
-    w = _arrays.floating(names[1], weight, ndim=2, like=x)
+    w = _parameter(names[1], weight, x, 2)
     if x.shape[-1] != w.shape[1]:
         hint = f" ({names[1]}.T would fit)" if x.shape[-1] == w.shape[0] else ""
         raise ValueError(
@@ -61,10 +74,23 @@ def linear_arguments(input: Any, weight: Any, bias: Any, names: tuple[str, str, 
         )
     b = None
     if bias is not None:
-        b = _arrays.kernel_ready(_arrays.floating(names[2], bias, ndim=1, like=x))
+        b = _arrays.kernel_ready(_parameter(names[2], bias, x, 1))
         if b.shape[0] != w.shape[0]:
             raise ValueError(f"{names[2]} must have shape ({w.shape[0]},), one entry a class, got {b.shape}")
-    return LinearArguments(_arrays.as_rows(x), _arrays.factor_ready(w), b, x.shape, _arrays.result_dtype(input))
+    dtypes = tuple(_arrays.result_dtype(array) for array in (input, weight, bias))
+    return LinearArguments(_arrays.as_rows(x), w, b, x.shape, dtypes)
+
+
+def _parameter(name: str, array: Any, x: Array, ndim: int) -> Array:
+    """Check a weight or a bias against the features `x`, whose dtype it must have.
+
+    On a GPU float32 will do beside 16 bits, as mixed precision has it: `LinearArguments.ready` rounds it.
+    """
+    if _arrays.on_device(x) and x.dtype.itemsize == 2:
+        given = _arrays.floating(name, array, ndim=ndim)
+        if given.dtype == np.float32:
+            return given
+    return _arrays.floating(name, array, ndim=ndim, like=x)
 
 
 class Gradients(NamedTuple):
@@ -93,8 +119,9 @@ class Gradients(NamedTuple):
         return self if self.input is None else self._replace(input=self.input.reshape(args.shape))
 
     def for_caller(self, args: LinearArguments) -> tuple[Array | None, ...]:
-        """Return the gradients in the shapes and the dtype of the arguments."""
-        return tuple(None if grad is None else grad.astype(args.dtype, copy=False) for grad in self.shaped(args))
+        """Return the gradients in the shapes and the dtypes of the arguments."""
+        pairs = zip(self.shaped(args), args.dtypes, strict=True)
+        return tuple(None if grad is None else grad.astype(dtype, copy=False) for grad, dtype in pairs)
 
 
 _NAMES = ("input", "weight", "bias")
@@ -145,7 +172,7 @@ def hand_over(y: Array, rows: Array) -> Array:
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
     args = plan.args
     y, rows = linear_output(args, plan.out)
-    plan.kernels.forward(args.x, args.weight, args.bias, plan.activation, rows, plan.matmul)
+    plan.kernels.forward(*args.ready()[:3], plan.activation, rows, plan.matmul)
     return hand_over(y, rows), ()
 
 
@@ -162,7 +189,7 @@ def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dy: Any) -> tuple[
         upstream, dz = dz, _arrays.empty(dz.shape, dz.dtype, dz)
         plan.kernels.activation_backward(y, upstream, plan.activation, dz)
     grads = Gradients.wanted(args, wrt, _NAMES)
-    plan.kernels.backward(dz, args.x, args.weight, *grads, plan.matmul)
+    plan.kernels.backward(dz, *args.ready()[:2], *grads, plan.matmul)
     return grads.for_caller(args)
 
 

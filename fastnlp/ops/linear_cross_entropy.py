@@ -84,7 +84,7 @@ class _Plan(NamedTuple):
     def _run(
         self, wrt: frozenset[str], dloss: Any, stats: Stats | None
     ) -> tuple[Array, Array, tuple[Array | None, ...]]:
-        (x, weight, bias), rows = self.args[:3], self.rows
+        (x, weight, bias), rows = self.args.ready()[:3], self.rows
         kept = rows.kept()
         make, dtype = _arrays.empty if kept is None else _arrays.zeros, _arrays.wide(x)
         loss, lse = make(len(x), dtype, x), make(len(x), dtype, x)
@@ -175,7 +175,7 @@ def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tup
         saved, factor = plan.run(wrt, dloss, None)[2], 1.0
     else:
         factor = mean_of(plan.rows, dloss)
-    return tuple(scaled(grad, factor, plan.args.dtype) for grad in saved)
+    return tuple(scaled(grad, factor, dtype) for grad, dtype in zip(saved, plan.args.dtypes, strict=True))
 
 
 def _outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]:

@@ -40,6 +40,10 @@ class Teacher(NamedTuple):
     logits: Array | None  # (N, V)
     probabilities: Array | None  # (N, V), not required to sum to one; temperature does not apply
 
+    def ready(self) -> Teacher:
+        """Return it as kernels take it."""
+        return self if self.linear is None else self._replace(linear=self.linear.ready())
+
 
 class Objective(NamedTuple):
     """The loss of a row: ``soft * D_beta(P || Q) + hard * cross-entropy(z, label)``."""
@@ -97,9 +101,9 @@ class _Plan(NamedTuple):
             return self._run(wrt, upstream, budget)
 
     def _run(self, wrt: frozenset[str], upstream: Array | None, budget: int) -> tuple[Array, tuple[Array | None, ...]]:
-        (x, weight, bias), kept, dtype = self.args[:3], self.rows.kept(), _arrays.wide(self.args.x)
+        (x, weight, bias), kept, dtype = self.args.ready()[:3], self.rows.kept(), _arrays.wide(self.args.x)
         loss = _arrays.zeros(x.shape[0], dtype, x)
-        compared: tuple[Any, ...] = (self.teacher, self.objective)
+        compared: tuple[Any, ...] = (self.teacher.ready(), self.objective)
         told: tuple[Array | None, ...] = (loss,)
         scales: tuple[Array | None, ...] = (upstream,)
         if self.hard_only:
@@ -231,7 +235,7 @@ def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dloss: Any) -> tup
         saved, factor = plan.run(wrt, rows.scales(dloss, dtype)[0])[1], 1.0
     else:
         factor = mean_of(rows, dloss)
-    return tuple(scaled(grad, factor, plan.args.dtype) for grad in saved)
+    return tuple(scaled(grad, factor, dtype) for grad, dtype in zip(saved, plan.args.dtypes, strict=True))
 
 
 def _outputs(args: Mapping[str, Any], wrt: frozenset[str]) -> tuple[Output, ...]:

@@ -59,7 +59,7 @@ def _plan(
 def _forward(plan: _Plan, wrt: frozenset[str]) -> tuple[Array, Saved]:
     args = plan.args
     p, rows = linear_output(args, plan.out)
-    plan.kernels.forward(args.x, args.weight, args.bias, plan.scale, rows, plan.matmul)
+    plan.kernels.forward(*args.ready()[:3], plan.scale, rows, plan.matmul)
     return hand_over(p, rows), ()
 
 
@@ -69,7 +69,7 @@ def _backward(plan: _Plan, wrt: frozenset[str], saved: Saved, dy: Any) -> tuple[
     dlogits = _arrays.empty(p.shape, p.dtype, p)
     plan.softmax.softmax_backward(p, upstream_rows(dy, p), dlogits, plan.scale)
     grads = Gradients.wanted(args, wrt, _NAMES)
-    plan.linear.backward(dlogits, args.x, args.weight, *grads, plan.matmul)
+    plan.linear.backward(dlogits, *args.ready()[:2], *grads, plan.matmul)
     return grads.for_caller(args)
 
 

@@ -1,1 +1,1 @@
-"""Numba CUDA kernels. None is here yet: a call on a device array says so and lists the backends that there are."""
+"""Numba CUDA kernels and their drivers. Only `prims` knows the compiler; matrix products are cuBLAS's."""
