@@ -9,6 +9,7 @@ A row counts if its label, where there are labels, is not ignored, and its token
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,8 +80,9 @@ def batch_rows(
     ValueError
         Shapes that do not fit, a label out of range, a weight that is negative or not finite, or a wrong `num_valid`.
     """
-    n = int(np.prod(shape, dtype=np.int64))
-    compact = flag("compact", compact)
+    n = prod(shape)
+    if compact is not False:
+        compact = flag("compact", compact)
     if num_valid is not None:
         num_valid = integer("num_valid", num_valid, least=0, most=n)
     if _arrays.on_device(like):

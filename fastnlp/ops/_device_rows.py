@@ -6,6 +6,7 @@ target that is no class makes the loss NaN; the device leaves word of it, which 
 
 from __future__ import annotations
 
+from math import prod
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -125,7 +126,7 @@ def device_rows(
     num_valid: int | None,
 ) -> DeviceRows:
     """Find out on the device which rows count; the arguments are checked, but for the values of arrays."""
-    library, n = like.library, int(np.prod(shape, dtype=np.int64))
+    library, n = like.library, prod(shape)
     _device_status.raise_pending(library)
     labels = library.empty(n, _I64)
     tally = library.empty(3, _F64)

@@ -159,7 +159,8 @@ def rows_of(
         softcap = _representable(positive("softcap", softcap), like)
     if num_valid is not None:
         num_valid = integer("num_valid", num_valid, least=0, most=prod(shape))
-    compact = flag("compact", compact)
+    if compact is not False:
+        compact = flag("compact", compact)
     if z_loss != 0.0 or type(z_loss) is not float:
         z_loss = positive("z_loss", z_loss, or_zero=True)
     if return_stats is not False:
