@@ -53,7 +53,7 @@ class DeviceRows(NamedTuple):
         lse_scale = library.empty(self.n, _F32) if self.z_loss else None
         library.launch(
             reduce.scale_rows,
-            *_spread(library, self.n),
+            *reduce.one_a_thread(library, self.n),
             self.labels,
             self.token_weight,
             self.tally if self.reduction == "mean" else None,
@@ -75,7 +75,7 @@ class DeviceRows(NamedTuple):
         z_loss, u = self.z_loss, self.token_weight
         if self.reduction == "none":
             args = (loss, lse, u, z_loss, self.n, value, squared)
-            library.launch(reduce.weigh_rows, *_spread(library, self.n), *args)
+            library.launch(reduce.weigh_rows, *reduce.one_a_thread(library, self.n), *args)
         else:
             tally = self.tally if self.reduction == "mean" else None
             library.launch(reduce.reduce_rows, 1, reduce.THREADS, loss, lse, u, tally, z_loss, self.n, value, squared)
@@ -191,11 +191,6 @@ def scaled(grad: DeviceArray, factor: Any, dtype: Any) -> DeviceArray:
     blocks = min(-(-n // 2048), 8 * library.processors)
     library.launch(reduce.scale_elements, blocks, 256, grad, array, number, wide, n, out)
     return out
-
-
-def _spread(library: Library, n: int) -> tuple[int, int]:
-    """Return a grid for n rows that a thread each takes."""
-    return min(-(-n // 256), 8 * library.processors), 256
 
 
 def _reduce() -> ModuleType:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnlp.kernels.cuda import linear
+from fastnlp.kernels.cuda._schedule import spread
 from fastnlp.kernels.cuda.prims import block, blocks, kernel, load1, load8, store1, store8, thread, threads
 
 _TILE = 128  # rows of a tile of cuBLAS
@@ -61,15 +62,11 @@ def put(source, index, out):  # (K, D) or (K,), (K,), (N, D) or (N,)
     k = len(index)
     width = source.shape[1] if source.ndim == 2 else 1
     if source.dtype == np.int64:
-        source.library.launch(put_integers, *_spread(source.library, k), source, index, k, out)
+        source.library.launch(put_integers, spread(source.library, k, 256), 256, source, index, k, out)
         return
     aligned = source.address % 16 == 0 == out.address % 16 and width % 8 == 0
     blocks = min(k, 8 * source.library.processors)
     source.library.launch(put_rows, blocks, 128, source, index, k, width, width if aligned else 0, out)
-
-
-def _spread(library, n):
-    return min(-(-n // 256), 8 * library.processors), 256
 
 
 @kernel("f32* i64* i64 i64 i64 f32*", threads=128, loads=2, stores=2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnlp.kernels.cuda._rows import times8
+from fastnlp.kernels.cuda._schedule import spread
 from fastnlp.kernels.cuda.prims import (
     block,
     block_max,
@@ -31,6 +32,11 @@ _ZERO, _ONE, _LOWEST, _INFINITE = np.float32(0), np.float32(1), np.float32(-np.i
 THREADS = 1024
 OUTSIDE = -2
 """The label of a row whose target is outside the classes and not ignored."""
+
+
+def one_a_thread(library, n):
+    """Return a grid for n rows that a thread each takes."""
+    return spread(library, n, 256), 256
 
 
 @kernel("i64* i64 i64 i64 f32* f32* i64 i64 i64* f64* i64* i64*", threads=THREADS, float64=True)
